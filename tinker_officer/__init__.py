@@ -1,0 +1,66 @@
+"""Plan, train, evaluate, decide and record fine-tuning on Tinker, or on your laptop."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from tinker_officer import errors as errors
+    from tinker_officer.data.conversations import Conversations as Conversations
+    from tinker_officer.data.measure import TokenCounts as TokenCounts
+    from tinker_officer.engine import LocalEngine as LocalEngine
+    from tinker_officer.evals import graders as graders
+    from tinker_officer.evals.scorecard import Scorecard as Scorecard
+    from tinker_officer.evals.suite import EvalSuite as EvalSuite
+    from tinker_officer.plan.plan import LoRAPlan as LoRAPlan
+    from tinker_officer.registry.gate import Gate as Gate
+    from tinker_officer.registry.registry import Registry as Registry
+    from tinker_officer.train.result import RunResult as RunResult
+    from tinker_officer.train.run import Run as Run
+
+__version__ = "0.1.0"
+
+# Where each public name lives. Loaded on first use (PEP 562), so that `import tinker_officer` stays fast
+# and loads no torch, transformers or inspect_ai.
+_HOMES = {
+    "Conversations": "data.conversations",
+    "EvalSuite": "evals.suite",
+    "Gate": "registry.gate",
+    "LoRAPlan": "plan.plan",
+    "LocalEngine": "engine",
+    "Registry": "registry.registry",
+    "Run": "train.run",
+    "RunResult": "train.result",
+    "Scorecard": "evals.scorecard",
+    "TokenCounts": "data.measure",
+}
+_MODULES = {"errors": "errors", "graders": "evals.graders"}
+
+__all__ = [
+    "Conversations",
+    "EvalSuite",
+    "Gate",
+    "LoRAPlan",
+    "LocalEngine",
+    "Registry",
+    "Run",
+    "RunResult",
+    "Scorecard",
+    "TokenCounts",
+    "errors",
+    "graders",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    if name in _MODULES:
+        return import_module(f"{__name__}.{_MODULES[name]}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,74 @@
+"""Progress of long work: a bar on a terminal, one line now and then elsewhere, or nothing."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from tqdm import tqdm
+
+from tinker_officer._text import duration
+
+
+class Progress:
+    """Progress towards `total`, drawn on standard error.
+
+    Args:
+        total: how many units there are, if known.
+        label: what is being done, a word or three.
+        unit: the unit's name, plural.
+        show: True or None draws (a bar on a terminal, a line every `every_s` elsewhere); False is silent.
+        every_s: seconds between lines where there is no terminal.
+    """
+
+    def __init__(
+        self, total: int | None, label: str, *, unit: str, show: bool | None = None, every_s: float = 15.0
+    ) -> None:
+        self.total, self.label, self.unit, self.every_s = total, label, unit, every_s
+        self.done = 0
+        self._note = ""
+        self._show = show is not False
+        self._bar: tqdm[Any] | None = None
+        self._started = self._said = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self._show and sys.stderr.isatty():
+            self._bar = tqdm(
+                total=self.total, desc=self.label, unit=f" {self.unit}", dynamic_ncols=True, leave=True
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        elif self._show and self.done:
+            self._say()
+
+    def advance(self, by: int = 1, *, note: str = "") -> None:
+        """Count `by` more units as done, and show `note` (a few figures) beside the count."""
+        self.done += by
+        self._note = note or self._note
+        if self._bar is not None:
+            if note:
+                self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(by)
+        elif self._show and time.monotonic() - self._said >= self.every_s:
+            self._say()
+
+    def _say(self) -> None:
+        self._said = time.monotonic()
+        elapsed = self._said - self._started
+        share = f"{self.done}/{self.total}" if self.total else f"{self.done}"
+        left = ""
+        if self.total is not None and self.done < self.total:
+            left = f", about {duration(elapsed / self.done * (self.total - self.done))} left"
+        note = f", {self._note}" if self._note else ""
+        print(  # noqa: T201 - a progress line is the one thing that library code writes to the terminal
+            f"{self.label}: {share} {self.unit} in {duration(elapsed)}{left}{note}",
+            file=sys.stderr,
+            flush=True,
+        )
