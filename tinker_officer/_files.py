@@ -7,7 +7,10 @@ from pathlib import Path
 
 
 def home() -> Path:
-    """Return the folder for caches and the engine's store: `$TINKER_OFFICER_HOME`, or `~/.cache/tinker_officer`."""
+    """Return the folder for caches and the engine's store.
+
+    `$TINKER_OFFICER_HOME` when it is set, else `~/.cache/tinker_officer`.
+    """
     named = os.environ.get("TINKER_OFFICER_HOME")
     if named:
         return Path(named).expanduser()

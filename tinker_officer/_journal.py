@@ -81,17 +81,13 @@ class Journal:
         if not self.path.exists():
             return
         with self.path.open("rb+") as file:
-            end = file.seek(0, os.SEEK_END)
-            position = end
-            while position > 0:
+            end = position = file.seek(0, os.SEEK_END)
+            keep = 0
+            while position > 0 and not keep:
                 step = min(65536, position)
-                file.seek(position - step)
-                newline = file.read(step).rfind(b"\n")
-                if newline >= 0:
-                    keep = position - step + newline + 1
-                    break
                 position -= step
-            else:
-                keep = 0
+                file.seek(position)
+                newline = file.read(step).rfind(b"\n")
+                keep = position + newline + 1 if newline >= 0 else 0
             if keep < end:
                 file.truncate(keep)

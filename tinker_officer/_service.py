@@ -38,7 +38,7 @@ def connect(on: On) -> tinker.ServiceClient:
         return on
     if isinstance(on, ServesTinker):
         return on.service_client()
-    if isinstance(on, str) and on.startswith(("http://", "https://")):
+    if str(on).startswith(("http://", "https://")):
         return tinker.ServiceClient(base_url=on)
     raise EngineError(
         "on= is not a Tinker service",
