@@ -1,0 +1,39 @@
+"""Fixtures that every room shares: a private home, a tiny model, a running engine."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+
+if TYPE_CHECKING:
+    from tinker_officer import LocalEngine
+
+# Before anything is imported that reads them: no hub, a home that is not the user's, one thread a process.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["TINKER_TELEMETRY"] = "0"
+_HOME = tempfile.TemporaryDirectory(prefix="tinker-officer-tests-")
+os.environ["TINKER_OFFICER_HOME"] = _HOME.name
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama-shaped model with random weights, made once a session."""
+    from tinker_officer.testing import tiny_model as make
+
+    return make(tmp_path_factory.mktemp("models") / "tiny-llama")
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[LocalEngine]:
+    """A running engine that all tests share; each test makes its own training clients on it."""
+    from tinker_officer import LocalEngine
+
+    with LocalEngine() as running:
+        yield running
