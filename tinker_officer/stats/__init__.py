@@ -1,1 +1,1 @@
-"""To be written."""
+"""Numbers in, numbers out: intervals, paired differences, power."""
