@@ -11,32 +11,25 @@ import pytest
 import tinker_officer
 
 
-HEAVY = (
-    "torch",
-    "transformers",
-    "inspect_ai",
-    "tinker",
-    "tinker_cookbook",
-    "matplotlib",
-    "sqlalchemy",
-    "scipy",
-    "numpy",
-)
-    "torch",
-    "transformers",
-    "inspect_ai",
-    "tinker",
-    "tinker_cookbook",
-    "matplotlib",
-    "sqlalchemy",
-    "scipy",
-    "numpy",
+HEAVY = frozenset(
+    [
+        "torch",
+        "transformers",
+        "inspect_ai",
+        "tinker",
+        "tinker_cookbook",
+        "matplotlib",
+        "sqlalchemy",
+        "scipy",
+        "numpy",
+    ]
 )
 
 
 def loaded_by(statement: str) -> set[str]:
     """Return the top-level modules that a fresh interpreter holds after `statement`."""
-    code = f"{statement}\nimport sys, json; print(json.dumps(sorted({{m.partition('.')[0] for m in sys.modules}})))"
+    listing = "import sys, json; print(json.dumps([name.partition('.')[0] for name in sys.modules]))"
+    code = f"{statement}\n{listing}"
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     return set(json.loads(out.stdout.splitlines()[-1]))
 
