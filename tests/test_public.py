@@ -11,19 +11,8 @@ import pytest
 import tinker_officer
 
 
-HEAVY = frozenset(
-    [
-        "torch",
-        "transformers",
-        "inspect_ai",
-        "tinker",
-        "tinker_cookbook",
-        "matplotlib",
-        "sqlalchemy",
-        "scipy",
-        "numpy",
-    ]
-)
+HEAVY = {"inspect_ai", "matplotlib", "numpy", "scipy", "sqlalchemy", "tinker", "tinker_cookbook", "torch"}
+HEAVY |= {"transformers"}
 
 
 def loaded_by(statement: str) -> set[str]:
