@@ -1,1 +1,1 @@
-"""To be written."""
+"""Three layers of evaluation: held-out NLL, public benchmarks, and the user's own cases."""

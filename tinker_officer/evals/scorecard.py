@@ -1,0 +1,375 @@
+"""What an evaluation found: one figure an eval with its interval, and every item behind it.
+
+An item that failed stays in the denominator with a score of 0 and its error; nothing is dropped. Two cards
+can be laid side by side only where they hold the same items sat under the same settings: otherwise
+`compare` says what differs, and refuses.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import attrs
+
+from tinker_officer._digest import digest
+from tinker_officer._files import write_atomic
+from tinker_officer._text import nearest, table
+from tinker_officer.errors import EvalError
+from tinker_officer.stats import intervals
+
+
+if TYPE_CHECKING:
+    from tinker_officer.evals.comparison import Comparison
+
+FORMAT = 1
+_TOO_MANY_ERRORS = 3
+
+
+@attrs.frozen
+class Item:
+    """One question and what the model made of it.
+
+    Attributes:
+        id: stable name of the item: two cards are paired by it.
+        score: the score; nats per trained token for NLL; 0 for an item that failed.
+        weight: what the item counts for in the mean: its trained tokens for NLL, otherwise 1.
+        tokens: tokens that the model wrote, or that were scored.
+        stop_reason: why the model stopped: `stop`, `length`, ...; `length` means that it was cut off.
+        error: what went wrong; empty when nothing did.
+        input_digest: of what the model was shown, so that a changed question is noticed.
+        cluster: the source of the item, when several items share one.
+    """
+
+    id: str
+    score: float
+    weight: float = 1.0
+    tokens: int = 0
+    stop_reason: str = ""
+    error: str = ""
+    input_digest: str = ""
+    cluster: str = ""
+
+
+@attrs.frozen
+class EvalResult:
+    """The outcome of one eval.
+
+    Attributes:
+        name: the eval's name in its suite.
+        layer: `nll`, `benchmark` or `product`.
+        metric: what `value` is: `nll`, `accuracy`, `score`.
+        higher_is_better: the direction of progress.
+        value: the weighted mean of the items' scores.
+        interval: 95 % interval of `value`.
+        n: items, those that failed among them.
+        items: every one of them.
+        settings: what identifies the exam: task, version, item set, grader, sampling.
+        settings_digest: of `settings`.
+        binary: whether every score is 0 or 1.
+        bounds: lowest and highest score that there can be; None when there are none.
+        extra: further figures by metric name, e.g. `perplexity`.
+    """
+
+    name: str
+    layer: str
+    metric: str
+    higher_is_better: bool
+    value: float
+    interval: tuple[float, float]
+    n: int
+    items: tuple[Item, ...] = attrs.field(default=(), converter=tuple, repr=False)
+    settings: dict[str, Any] = attrs.field(factory=dict, repr=False)
+    settings_digest: str = attrs.field(
+        default=attrs.Factory(lambda self: digest(self.settings), takes_self=True), repr=False
+    )
+    binary: bool = False
+    bounds: tuple[float, float] | None = None
+    extra: dict[str, float] = attrs.field(factory=dict, repr=False)
+
+    @classmethod
+    def from_items(
+        cls,
+        items: tuple[Item, ...],
+        *,
+        name: str,
+        layer: str,
+        metric: str,
+        settings: Mapping[str, Any],
+        asked: int,
+        higher_is_better: bool = True,
+        bounds: tuple[float, float] | None = None,
+        extra: Mapping[str, float] | None = None,
+    ) -> Self:
+        """Return the result that `items` add up to, once every item that was asked is there.
+
+        Args:
+            items: every item, in any order; they are sorted by id.
+            name: the eval's name.
+            layer: `nll`, `benchmark` or `product`.
+            metric: what the mean of the scores is called.
+            settings: what identifies the exam; a digest of the item set is added.
+            asked: how many items there were to be.
+            higher_is_better: the direction of progress.
+            bounds: lowest and highest possible score.
+            extra: further figures.
+
+        Raises:
+            EvalError: an item is missing, twice there, or has a score that is no number; or all failed.
+        """
+        _account(name, items, asked, bounds)
+        ordered = tuple(sorted(items, key=lambda item: item.id))
+        clusters = [item.cluster or item.id for item in ordered]
+        estimate = intervals.mean(
+            [item.score for item in ordered],
+            weights=[item.weight for item in ordered],
+            clusters=clusters,
+            bounds=bounds,
+        )
+        binary = bounds == (0, 1) and all(item.score in {0, 1} for item in ordered)
+        if binary and len(set(clusters)) == len(ordered) and len({item.weight for item in ordered}) == 1:
+            estimate = intervals.wilson(sum(item.score for item in ordered), len(ordered))
+        item_set = digest([[item.id, item.input_digest] for item in ordered])
+        return cls(
+            name=name,
+            layer=layer,
+            metric=metric,
+            higher_is_better=higher_is_better,
+            value=estimate.value,
+            interval=estimate.interval,
+            n=len(ordered),
+            items=ordered,
+            settings={**settings, "items": len(ordered), "item_set": item_set},
+            binary=binary,
+            bounds=bounds,
+            extra=dict(extra or {}),
+        )
+
+    @property
+    def errors(self) -> int:
+        """How many items failed; each counts with a score of 0."""
+        return sum(bool(item.error) for item in self.items)
+
+    @property
+    def truncated(self) -> int:
+        """How many answers were cut off by `max_tokens` or by the context."""
+        return sum(item.stop_reason in {"length", "max_tokens", "model_length"} for item in self.items)
+
+    def notes(self) -> str:
+        """Return what a reader of `value` must know: errors, truncation; empty when there is nothing."""
+        found = ((self.errors, "errors"), (self.truncated, "cut off"))
+        return ", ".join(f"{count} {what}" for count, what in found if count)
+
+
+def _account(name: str, items: tuple[Item, ...], asked: int, bounds: tuple[float, float] | None) -> None:
+    ids = {item.id for item in items}
+    failed = [item for item in items if item.error]
+    if len(items) != asked or len(ids) != len(items):
+        raise EvalError(
+            f"the samples of {name!r} do not add up",
+            got=f"{len(items)} results with {len(ids)} different ids, {len(failed)} of them errors",
+            need=f"{asked} results: completed + errored = asked",
+            fix="run the evaluation again; if it happens again, the task drops or repeats samples",
+        )
+    if not items:
+        raise EvalError(
+            f"{name!r} has no items",
+            got="0 items",
+            need="at least one item",
+            fix="give it cases, or remove it from the suite",
+        )
+    if len(failed) == len(items):
+        shown = sorted({item.error for item in failed})[:_TOO_MANY_ERRORS]
+        raise EvalError(
+            f"every sample of {name!r} failed",
+            got="\n".join(shown),
+            need="samples that can be answered and scored",
+            fix=f"suite.only({name!r}).check() after mending the first error above",
+        )
+    strange = next((item for item in items if not _in_bounds(item.score, bounds)), None)
+    if strange is not None:
+        span = f"a number from {bounds[0]:g} to {bounds[1]:g}" if bounds else "a finite number"
+        raise EvalError(
+            f"a score of {name!r} is out of range",
+            got=f"{strange.score!r} for item {strange.id!r}",
+            need=span,
+            fix="let the grader return a number in that range",
+        )
+
+
+def _in_bounds(score: float, bounds: tuple[float, float] | None) -> bool:
+    return math.isfinite(score) and (bounds is None or bounds[0] <= score <= bounds[1])
+
+
+@attrs.frozen
+class Scorecard:
+    """What one model scored on one suite.
+
+    Attributes:
+        target: the `sampler_path` that was evaluated, or the base model's name.
+        base_model: the base model under it.
+        renderer_name: the renderer that built the prompts.
+        suite_digest: of the suite that was asked.
+        created: when, ISO 8601 in UTC.
+        evals: one result an eval, in the suite's order.
+        versions: of the libraries that took part.
+    """
+
+    target: str
+    base_model: str
+    renderer_name: str
+    suite_digest: str
+    created: str
+    evals: tuple[EvalResult, ...] = attrs.field(converter=tuple)
+    versions: dict[str, str] = attrs.field(factory=dict)
+
+    def __getitem__(self, name: str) -> EvalResult:
+        for result in self.evals:
+            if result.name == name:
+                return result
+        names = [result.name for result in self.evals]
+        raise EvalError(
+            "the scorecard has no such eval",
+            got=repr(name),
+            need="one of " + ", ".join(map(repr, names)),
+            fix=f"card[{nearest(name, names).partition(',')[0] or repr(names[0] if names else '...')}]",
+        )
+
+    def __contains__(self, name: object) -> bool:
+        return any(result.name == name for result in self.evals)
+
+    def __repr__(self) -> str:
+        figures = ", ".join(f"{key}={value:.4g}" for key, value in self.metrics().items())
+        return f"Scorecard({self.target!r}: {figures})"
+
+    def __str__(self) -> str:
+        return self.explain()
+
+    def metrics(self) -> dict[str, float]:
+        """Return every figure by `<eval>/<metric>`, e.g. `held_out/nll`."""
+        figures: dict[str, float] = {}
+        for result in self.evals:
+            figures[f"{result.name}/{result.metric}"] = result.value
+            figures |= {f"{result.name}/{metric}": value for metric, value in result.extra.items()}
+        return figures
+
+    def table(self, other: Scorecard | None = None) -> str:
+        """Return the card as a text table; with `other`, both side by side, `other` as the later one."""
+        if other is not None:
+            return str(self.compare(other))
+        rows = [
+            (
+                result.name,
+                result.metric,
+                result.n,
+                f"{result.value:.4f}",
+                span(result.interval),
+                result.notes(),
+            )
+            for result in self.evals
+        ]
+        return table(rows, header=("eval", "metric", "n", "value", "95 % interval", "notes"))
+
+    def explain(self) -> str:
+        """Return the card as text: what was evaluated, and the table."""
+        head = f"{self.target}\n  base model {self.base_model}, renderer {self.renderer_name}, {self.created}"
+        return f"{head}\n\n{self.table()}"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<pre>{escape(self.explain())}</pre>"
+
+    def compare(self, other: Scorecard) -> Comparison:
+        """Return how `other` (after) differs from this card (before), item by item.
+
+        Raises:
+            EvalError: no eval is in both, or one was sat under other settings or with other items.
+        """
+        from tinker_officer.evals.comparison import compare
+
+        return compare(self, other)
+
+    @property
+    def digest(self) -> str:
+        """Of the whole card, items and settings among them."""
+        return digest(json.loads(self.to_json()))
+
+    def to_json(self) -> str:
+        """Return the card as JSON; items are stored column by column."""
+        record = attrs.asdict(self, filter=lambda field, _: field.name != "evals")
+        record["format"] = FORMAT
+        record["evals"] = [_pack(result) for result in self.evals]
+        return json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Return the card that `to_json` wrote.
+
+        Raises:
+            EvalError: the text is not a scorecard, or one of a later format.
+        """
+        problem = f"another format than {FORMAT}"
+        try:
+            record = json.loads(text)
+            if record.pop("format") == FORMAT:
+                return cls(evals=tuple(_unpack(entry) for entry in record.pop("evals")), **record)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            problem = repr(error)
+        raise EvalError(
+            "this is not a scorecard",
+            got=f"{text[:60]!r} ({problem})",
+            need=f"JSON that Scorecard.to_json wrote (format {FORMAT})",
+            fix="card = suite.evaluate(target, on=engine); card.save('card.json')",
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write the card to `path` in one step, and return the path."""
+        write_atomic(Path(path), self.to_json())
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Return the card at `path`.
+
+        Raises:
+            EvalError: the file is missing or is not a scorecard.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise EvalError(
+                "the scorecard cannot be read",
+                got=f"{path}: {error}",
+                need="a file that Scorecard.save wrote",
+                fix="card = suite.evaluate(target, on=engine); card.save('card.json')",
+            ) from None
+        return cls.from_json(text)
+
+
+def _pack(result: EvalResult) -> dict[str, Any]:
+    record = attrs.asdict(result, recurse=False, filter=lambda field, _: field.name != "items")
+    record["interval"] = [end if math.isfinite(end) else None for end in result.interval]
+    record["items"] = {
+        field.name: [getattr(item, field.name) for item in result.items] for field in attrs.fields(Item)
+    }
+    return record
+
+
+def _unpack(record: dict[str, Any]) -> EvalResult:
+    columns = record.pop("items")
+    low, high = record.pop("interval")
+    ends = (-math.inf if low is None else low, math.inf if high is None else high)
+    bounds = record.pop("bounds")
+    names = [field.name for field in attrs.fields(Item)]
+    rows = zip(*(columns[name] for name in names), strict=True)
+    items = tuple(Item(*row) for row in rows)
+    return EvalResult(**record, interval=ends, items=items, bounds=tuple(bounds) if bounds else None)
+
+
+def span(interval: tuple[float, float]) -> str:
+    """Return an interval as text: `[0.12, 0.31]`."""
+    return "[" + ", ".join(f"{end:.3f}" if math.isfinite(end) else "?" for end in interval) + "]"
