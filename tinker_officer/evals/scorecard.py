@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -54,6 +54,10 @@ class Item:
     cluster: str = ""
 
 
+def _items(items: Iterable[Item]) -> tuple[Item, ...]:
+    return tuple(items)
+
+
 @attrs.frozen
 class EvalResult:
     """The outcome of one eval.
@@ -81,7 +85,7 @@ class EvalResult:
     value: float
     interval: tuple[float, float]
     n: int
-    items: tuple[Item, ...] = attrs.field(default=(), converter=tuple, repr=False)
+    items: tuple[Item, ...] = attrs.field(default=(), converter=_items, repr=False)
     settings: dict[str, Any] = attrs.field(factory=dict, repr=False)
     settings_digest: str = attrs.field(
         default=attrs.Factory(lambda self: digest(self.settings), takes_self=True), repr=False
@@ -129,7 +133,7 @@ class EvalResult:
             clusters=clusters,
             bounds=bounds,
         )
-        binary = bounds == (0, 1) and all(item.score in {0, 1} for item in ordered)
+        binary = bounds == (0.0, 1.0) and all(item.score in {0, 1} for item in ordered)
         if binary and len(set(clusters)) == len(ordered) and len({item.weight for item in ordered}) == 1:
             estimate = intervals.wilson(sum(item.score for item in ordered), len(ordered))
         item_set = digest([[item.id, item.input_digest] for item in ordered])
@@ -204,6 +208,10 @@ def _in_bounds(score: float, bounds: tuple[float, float] | None) -> bool:
     return math.isfinite(score) and (bounds is None or bounds[0] <= score <= bounds[1])
 
 
+def _results(results: Iterable[EvalResult]) -> tuple[EvalResult, ...]:
+    return tuple(results)
+
+
 @attrs.frozen
 class Scorecard:
     """What one model scored on one suite.
@@ -223,7 +231,7 @@ class Scorecard:
     renderer_name: str
     suite_digest: str
     created: str
-    evals: tuple[EvalResult, ...] = attrs.field(converter=tuple)
+    evals: tuple[EvalResult, ...] = attrs.field(converter=_results)
     versions: dict[str, str] = attrs.field(factory=dict)
 
     def __getitem__(self, name: str) -> EvalResult:

@@ -1,0 +1,95 @@
+"""What is evaluated: a base model, a checkpoint, or a live sampler, opened on a Tinker service."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from tinker_officer._service import On, connect
+from tinker_officer.errors import EvalError
+
+
+if TYPE_CHECKING:
+    import tinker
+    from tinker_cookbook.renderers import Renderer
+
+
+@attrs.frozen
+class Target:
+    """An opened target: the only thing in this room that holds a client.
+
+    Attributes:
+        name: the `sampler_path`, the base model's name, or a name of its own for a live sampler: two
+            targets with different weights never share it.
+        base_model: the base model under it.
+        renderer_name: the renderer's name.
+        renderer: builds prompts, reads answers.
+        client: samples.
+    """
+
+    name: str
+    base_model: str
+    renderer_name: str
+    renderer: Renderer = attrs.field(repr=False)
+    client: tinker.SamplingClient = attrs.field(repr=False)
+
+
+async def open_target(target: Any, on: On, renderer_name: str | None = None) -> Target:
+    """Return `target`, ready to sample.
+
+    Args:
+        target: a base-model name or folder, a `tinker://` sampler path, a `tinker.SamplingClient`, or an
+            object with `sampler_path` and `base_model`, such as a `Checkpoint`.
+        on: the service, as `connect` takes it.
+        renderer_name: the renderer; else the target's own, else the base model's usual one.
+
+    Raises:
+        EvalError: `target` is none of these, or has no weights for sampling.
+    """
+    import tinker
+
+    from tinker_officer.data.render import default_renderer_name, renderer_for
+
+    if isinstance(target, tinker.SamplingClient):
+        name, client, base_model = f"sampler:{uuid.uuid4().hex}", target, target.get_base_model()
+    else:
+        name, base = _path(target)
+        service = connect(on)
+        client = await _client(service, name, base)
+        base_model = base or client.get_base_model()
+    chosen = renderer_name or getattr(target, "renderer_name", None) or default_renderer_name(base_model)
+    return Target(name, base_model, chosen, renderer_for(base_model, chosen), client)
+
+
+def _path(target: Any) -> tuple[str, str | None]:
+    """Return the target's path or base model, and its base model if it says so."""
+    if hasattr(target, "sampler_path"):
+        if not target.sampler_path:
+            raise EvalError(
+                "the checkpoint has no weights for sampling",
+                got=repr(target),
+                need="a checkpoint with a sampler_path",
+                fix="suite.evaluate(result.best, on=engine)",
+            )
+        return str(target.sampler_path), getattr(target, "base_model", None)
+    text = str(target) if isinstance(target, str) or hasattr(target, "__fspath__") else ""
+    if not text:
+        raise EvalError(
+            "this cannot be evaluated",
+            got=repr(target),
+            need="a base-model name, a tinker:// sampler path, a SamplingClient, or a Checkpoint",
+            fix="suite.evaluate(result.best, on=engine)",
+        )
+    return text, None if text.startswith("tinker://") else text
+
+
+async def _client(service: tinker.ServiceClient, name: str, base: str | None) -> tinker.SamplingClient:
+    try:
+        if name.startswith("tinker://"):
+            return await service.create_sampling_client_async(model_path=name)
+        return await service.create_sampling_client_async(base_model=base)
+    except Exception as error:
+        error.add_note(f"while opening {name!r} for evaluation")
+        raise
