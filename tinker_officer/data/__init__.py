@@ -1,1 +1,1 @@
-"""To be written."""
+"""What is learned from: conversations, their shapes, their tokens."""

@@ -1,0 +1,309 @@
+"""Reading and checking: every row once, in order, in constant memory."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import tempfile
+from array import array
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, Self
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from tinker_officer._digest import canonical
+from tinker_officer._files import sync_folder
+from tinker_officer._progress import Progress
+from tinker_officer._text import nearest
+from tinker_officer.data import spool
+from tinker_officer.data.formats import SHAPES, Row, RowError, normalise
+from tinker_officer.data.rows import LineStore, SequenceStore, Store, lines, parse_line
+from tinker_officer.errors import DataError
+
+
+DIGEST_BYTES = 16
+_NAMED = 5  # problems that an error lists
+_SOON_BYTES = 32 << 20  # read in less than a second: no progress unless it is asked for
+_GZIP = b"\x1f\x8b"
+_PARQUET = b"PAR1"
+_LOADERS = {".parquet": "from_parquet", ".jsonl": "from_jsonl", ".json": "from_jsonl", ".gz": "from_jsonl"}
+
+
+@attrs.frozen(eq=False)
+class Loaded:
+    """Checked rows: where they are, and the digest of each, shape `(rows, 16)`."""
+
+    source: str
+    shape: str | None
+    store: Store
+    digests: npt.NDArray[np.uint8]
+    quarantined: int = 0
+
+
+def content_digest(row: Row) -> bytes:
+    """Return the digest of what a row says: messages and tools, not its other fields.
+
+    Raises:
+        RowError: a text is not valid Unicode.
+    """
+    try:
+        content = canonical([row.messages, row.tools] if row.tools else row.messages)
+    except UnicodeEncodeError as error:
+        raise RowError("a text is not valid Unicode: it holds half of a surrogate pair") from error
+    except ValueError as error:
+        raise RowError(f"a tool holds a number that JSON has no form for: {error}") from error
+    return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
+
+
+def jsonl(path: str | Path, *, on_error: str, shape: str | None, progress: bool | None) -> Loaded:
+    """Check a file of JSON lines, plain or gzip."""
+    file = _existing(path, "from_jsonl")
+    head = _head(file)
+    if head.startswith(_PARQUET):
+        raise DataError(
+            f"{path} is a Parquet file",
+            got="a file that begins with PAR1",
+            need="lines of JSON, plain or gzip",
+            fix=f"Conversations.from_parquet({str(path)!r})",
+        )
+    plain = spool.unzipped(file) if head.startswith(_GZIP) else file
+    return _lines(path, plain, "line", "from_jsonl", on_error=on_error, shape=shape, progress=progress)
+
+
+def parquet(path: str | Path, *, on_error: str, shape: str | None, progress: bool | None) -> Loaded:
+    """Check a Parquet file."""
+    plain = spool.lines_of_parquet(_existing(path, "from_parquet"))
+    return _lines(path, plain, "row", "from_parquet", on_error=on_error, shape=shape, progress=progress)
+
+
+def sequence(rows: Sequence[Any], name: str, *, shape: str | None, progress: bool | None) -> Loaded:
+    """Check rows that `rows[i]` gives."""
+    _check_settings("raise", shape)
+    problems = Problems(name)
+    digests = bytearray()
+    with Progress(len(rows), f"checking {name}", unit="rows", show=progress) as bar:
+        for number in range(len(rows)):
+            try:
+                digests += content_digest(normalise(rows[number], shape))
+            except RowError as error:
+                problems.add(f"{name}[{number}]", str(error))
+            bar.advance()
+    if not rows:
+        raise _empty(name, "no rows")
+    problems.refuse("correct or remove those rows, then load again")
+    return Loaded(name, shape, SequenceStore(rows, name), _matrix(digests))
+
+
+def dataset(rows: Any, *, shape: str | None, progress: bool | None) -> Loaded:
+    """Check a Hugging Face dataset."""
+    if isinstance(rows, dict):
+        raise DataError(
+            "a dataset with several splits",
+            got="splits " + ", ".join(map(repr, rows)),
+            need="one of them",
+            fix=f"Conversations.from_dataset(dataset[{next(iter(rows), 'train')!r}])",
+        )
+    if not (hasattr(rows, "__len__") and hasattr(rows, "__getitem__") and hasattr(rows, "features")):
+        raise DataError(
+            "not a dataset that can be read at any row",
+            got=type(rows).__name__,
+            need="a datasets.Dataset",
+            fix="Conversations.from_list(list(dataset.take(10_000)))  # for one that streams",
+        )
+    return sequence(rows, str(getattr(rows.info, "dataset_name", None) or "dataset"), shape=shape, progress=progress)
+
+
+class Problems:
+    """The first few rows that cannot be used, and how many there are."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.count, self.first = name, 0, list[str]()
+
+    def add(self, where: str, reason: str) -> None:
+        """Count a row, and remember it if it is among the first."""
+        self.count += 1
+        if len(self.first) < _NAMED:
+            self.first.append(f"{where}: {reason}")
+
+    def refuse(self, fix: str) -> None:
+        """Raise the `DataError` that names them, if there are any."""
+        if not self.count:
+            return
+        more = self.count - len(self.first)
+        what = "1 row" if self.count == 1 else f"{self.count} rows"
+        raise DataError(
+            f"{self.name} has {what} that cannot be used",
+            got="\n".join([*self.first, *([f"and {more} more"] if more else [])]),
+            need='messages, e.g. {"messages": [{"role": "user", "content": "Hi"}, '
+            '{"role": "assistant", "content": "Hello"}]}',
+            fix=fix,
+        )
+
+
+def _lines(
+    path: str | Path,
+    plain: Path,
+    unit: str,
+    loader: str,
+    *,
+    on_error: str,
+    shape: str | None,
+    progress: bool | None,
+) -> Loaded:
+    _check_settings(on_error, shape)
+    name = str(path)
+    problems = Problems(name)
+    offsets, numbers, digests = array("q"), array("q"), bytearray()
+    short = Path(name).name
+    if progress is None and plain.stat().st_size < _SOON_BYTES:
+        progress = False
+    with (
+        Progress(plain.stat().st_size, f"checking {short}", unit="bytes", show=progress) as bar,
+        Quarantine(Path(path), wanted=on_error == "quarantine") as quarantine,
+    ):
+        done = 0
+        for number, offset, line in lines(plain):
+            try:
+                content = content_digest(normalise(parse_line(line), shape))
+            except RowError as error:
+                problems.add(f"{short}:{number}" if unit == "line" else f"{short}:{unit} {number}", str(error))
+                quarantine.add(number, str(error), line)
+            else:
+                digests += content
+                offsets.append(offset)
+                numbers.append(number)
+            bar.advance(offset + len(line) - done)
+            done = offset + len(line)
+        bar.advance(plain.stat().st_size - done)
+        if not numbers and not problems.count:
+            raise _empty(name, f"{plain.stat().st_size} bytes, no rows")
+        if on_error == "raise":
+            problems.refuse(_fix(plain, name, loader))
+        if not numbers:
+            problems.refuse(f"look at the first lines of {name}: are these conversations?")
+        quarantine.keep()
+    store = LineStore(plain, name, np.array(offsets, np.int64), np.array(numbers, np.int64), unit)
+    return Loaded(name, shape, store, _matrix(digests), problems.count)
+
+
+class Quarantine:
+    """The rows that cannot be used, copied to `<path>.quarantine.jsonl`: all of them, or no file at all.
+
+    Each line holds the line's number, the reason, and the line itself, byte for byte: as `raw`, or as
+    `raw_base64` where it is not UTF-8.
+    """
+
+    def __init__(self, path: Path, *, wanted: bool) -> None:
+        self.path = path.with_name(f"{path.name}.quarantine.jsonl")
+        self._wanted = wanted
+        self._file: IO[bytes] | None = None
+        self._temporary = Path()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:  # not kept: nothing half-written stays
+            self._file.close()
+            self._temporary.unlink(missing_ok=True)
+
+    def add(self, number: int, reason: str, line: bytes) -> None:
+        """Copy one line."""
+        if not self._wanted:
+            return
+        if self._file is None:
+            handle, name = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
+            self._file, self._temporary = os.fdopen(handle, "wb"), Path(name)
+        try:
+            raw = {"raw": line.decode()}
+        except UnicodeDecodeError:
+            raw = {"raw_base64": base64.b64encode(line).decode()}
+        record = json.dumps({"line": number, "reason": reason, **raw}, ensure_ascii=False)
+        self._file.write(record.encode(errors="backslashreplace") + b"\n")
+
+    def keep(self) -> None:
+        """Put the file in its place, whole."""
+        if self._file is None:
+            return
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._temporary.chmod(0o644)
+        self._temporary.replace(self.path)
+        sync_folder(self.path.parent)
+        self._file = None
+
+
+def _check_settings(on_error: str, shape: str | None) -> None:
+    for name, value, known in (
+        ("on_error", on_error, ("raise", "quarantine")),
+        ("shape", shape, (None, *SHAPES)),
+    ):
+        if value not in known:
+            raise DataError(
+                f"{name} is not known",
+                got=repr(value),
+                need="one of " + ", ".join(map(repr, known)),
+                fix=f"Conversations.from_jsonl(path, {name}={known[1]!r})",
+            )
+
+
+def _existing(path: str | Path, loader: str) -> Path:
+    """Return `path` if it is a file; otherwise say what is there instead."""
+    file = Path(path).expanduser()
+    if file.is_file():
+        return file
+    if file.is_dir():
+        inside = [found for found in sorted(file.iterdir()) if found.suffix in _LOADERS]
+        example = str(inside[0]) if inside else str(Path(path) / "tickets.jsonl")
+        raise DataError(
+            f"{path} is a folder",
+            got=", ".join(found.name for found in inside[:_NAMED]) or "no data files in it",
+            need="a file",
+            fix=f"Conversations.{_LOADERS.get(Path(example).suffix, loader)}({example!r})",
+        )
+    folder = file.parent
+    near = nearest(file.name, (found.name for found in _files(folder)))
+    raise DataError(
+        f"{path} does not exist",
+        got=f"no such file in {folder}" if folder.is_dir() else f"no such folder: {folder}",
+        need="a file that exists" + (f" (did you mean {near}?)" if near else ""),
+        fix=f"Conversations.{loader}({str(folder / near.split(', ')[0].strip(chr(39))) if near else 'path'!r})",
+    )
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (found for found in folder.iterdir() if found.is_file()) if folder.is_dir() else iter(())
+
+
+def _head(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        return opened.read(4)
+
+
+def _fix(plain: Path, name: str, loader: str) -> str:
+    with plain.open("rb") as file:
+        first = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
+    if first.startswith(b"["):  # one array over the whole file
+        opener = "gzip.open" if name.endswith(".gz") else "open"
+        return f"Conversations.from_list(json.load({opener}({name!r})))  # the file is one JSON array"
+    return f'Conversations.{loader}({name!r}, on_error="quarantine")'
+
+
+def _empty(name: str, got: str) -> DataError:
+    return DataError(
+        f"{name} is empty",
+        got=got,
+        need="at least one conversation",
+        fix='write rows such as {"messages": [{"role": "user", "content": "Hi"}, '
+        '{"role": "assistant", "content": "Hello"}]}',
+    )
+
+
+def _matrix(digests: bytearray) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(bytes(digests), np.uint8).reshape(-1, DIGEST_BYTES)

@@ -1,0 +1,119 @@
+"""Where rows stay: in a file of JSON lines, in a list, or in a Hugging Face dataset.
+
+Each store answers `read(i)` with the raw row and where it stands, and `walk()` with all of them in order.
+A file is never held open, and never read whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from tinker_officer.data.formats import RowError
+from tinker_officer.errors import DataError
+
+
+_BOM = b"\xef\xbb\xbf"
+_NESTING = "nested too deeply"
+
+
+class Store(Protocol):
+    """Rows that stay where they are; the numbers are those of the checked rows, from 0."""
+
+    def read(self, number: int) -> Any:
+        """Return raw row `number`."""
+
+    def where(self, number: int) -> str:
+        """Say where row `number` stands, for people."""
+
+
+def parse_line(line: bytes) -> Any:
+    """Return what one line of JSON holds.
+
+    Raises:
+        RowError: it is not UTF-8, or not JSON.
+    """
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as error:
+        raise RowError(f"not UTF-8: byte 0x{line[error.start]:02x} at column {error.start + 1}") from error
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RowError(f"not JSON: {error.msg} at column {error.colno}") from error
+    except RecursionError as error:
+        raise RowError(f"not JSON: {_NESTING}") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise RowError(f"not JSON: {str(error).split(';', 1)[0]}") from error
+
+
+def lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
+    """Yield `(line number, offset, line)` of each line that is not blank; line ends and a BOM are cut off."""
+    offset = 0
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, start=1):
+            start, offset = offset, offset + len(raw)
+            line = raw.rstrip(b"\r\n")
+            if number == 1 and line.startswith(_BOM):
+                line, start = line[len(_BOM) :], start + len(_BOM)
+            if line.strip():
+                yield number, start, line
+
+
+@attrs.frozen(eq=False)
+class LineStore:
+    """Rows that are lines of `path`; `name` is what the user called the file, `unit` what a row is there."""
+
+    path: Path
+    name: str
+    offsets: npt.NDArray[np.int64] = attrs.field(repr=False)
+    numbers: npt.NDArray[np.int64] = attrs.field(repr=False)
+    unit: str = "line"
+
+    def read(self, number: int) -> Any:
+        """Return raw row `number`."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(int(self.offsets[number]))
+                return parse_line(file.readline().rstrip(b"\r\n"))
+        except OSError as error:
+            raise changed(self.name, self.where(number), f"{type(error).__name__}: {error}") from error
+        except RowError as error:
+            raise changed(self.name, self.where(number), str(error)) from error
+
+    def where(self, number: int) -> str:
+        """Say where row `number` stands: `tickets.jsonl:17`."""
+        place = f"{int(self.numbers[number])}"
+        return f"{Path(self.name).name}:{place if self.unit == 'line' else f'{self.unit} {place}'}"
+
+
+@attrs.frozen(eq=False)
+class SequenceStore:
+    """Rows of a list, or of anything else with `[i]`, such as a Hugging Face dataset."""
+
+    rows: Sequence[Any] = attrs.field(repr=False)
+    name: str
+
+    def read(self, number: int) -> Any:
+        """Return raw row `number`."""
+        return self.rows[number]
+
+    def where(self, number: int) -> str:
+        """Say where row `number` stands: `list[17]`."""
+        return f"{self.name}[{number}]"
+
+
+def changed(name: str, where: str, got: str) -> DataError:
+    """Return the error for a row that is no longer what it was when the file was checked."""
+    return DataError(
+        f"{name} has changed since it was loaded",
+        got=f"{where}: {got}",
+        need="the rows that were checked: the plan, the split and the fingerprint are about them",
+        fix="load it again, and plan again: Conversations.from_jsonl(...)",
+    )
