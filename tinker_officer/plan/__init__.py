@@ -1,1 +1,1 @@
-"""To be written."""
+"""How much adapter, how fast: LoRAPlan and what it is worked out from."""

@@ -1,0 +1,197 @@
+"""A plan as text, for a terminal of eighty columns or more."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from tinker_officer._text import count, duration
+from tinker_officer.plan import capacity
+from tinker_officer.plan.sourced import Sourced
+
+
+if TYPE_CHECKING:
+    from tinker_officer.plan.plan import LoRAPlan
+    from tinker_officer.plan.sft import Decision
+
+_WIDTH = 96
+_LABEL, _VALUE = 16, 19
+_MEANING = {
+    "ample": "the adapter has room to spare; a lower loss is not to be had from a higher rank",
+    "low-regret": "the adapter is large enough to learn about what full fine-tuning would",
+    "tight": "the adapter is smaller than the data asks for; a higher rank would learn more",
+    "capacity-limited": "the adapter is far too small for this data",
+}
+_REGRET = "of the loss, against the best rank: 0.38 x R^-0.80, fitted to tinker-cookbook's sweep (Tulu 3)"
+_DOCTRINE = (
+    (
+        "capacity",
+        "an adapter with at least as many parameters as trained tokens learns like full fine-tuning",
+    ),
+    ("rate", "LoRA wants about 10 times full fine-tuning's learning rate, nearly the same at every rank"),
+    ("placement", "all layers, the feed-forward ones above all; attention alone learns less at any rank"),
+    ("batch", "keep it small: LoRA's gap to full fine-tuning grows with the batch, whatever the rank"),
+)
+_DOCTRINE_SOURCE = "LoRA Without Regret (Schulman and Thinking Machines Lab, 2025); Tinker's LoRA primer"
+
+
+def rate(value: float) -> str:
+    """Return a learning rate as people write it: `4.7e-4`."""
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+
+
+def money(value: float | None) -> str:
+    """Return a price in dollars, as Tinker bills; `unknown` when nobody gave one."""
+    return "unknown" if value is None else f"${value:,.2f}"
+
+
+def percent(value: float) -> str:
+    """Return a share in percent with the digits that matter: `0.03 %`, `2.1 %`, `12 %`."""
+    return f"{value:.2g} %" if value < 10 else f"{value:.0f} %"  # noqa: PLR2004 - digits only
+
+
+def meaning(plan: LoRAPlan) -> str:
+    """Return what the plan's verdict says, in a sentence."""
+    return _MEANING[plan.verdict]
+
+
+def placement(plan: LoRAPlan) -> str:
+    """Return the adapted layers in words."""
+    chosen = {"MLP": plan.train_mlp, "attention": plan.train_attn, "unembedding": plan.train_unembed}
+    return " + ".join(name for name, wanted in chosen.items() if wanted)
+
+
+def as_text(plan: LoRAPlan, *, tokens_per_second: float | None = None) -> str:
+    """Return the whole explanation; see `LoRAPlan.explain`."""
+    if plan.objective is None:
+        return (
+            f"{plan.base_model}: no data yet. {plan.shape.per_rank():,} LoRA parameters per unit of rank "
+            f"({plan.shape.source}).\nNext: plan.sft(train)"
+        )
+    blocks = [
+        "\n".join(_head(plan)),
+        "\n".join(_numbers(plan, tokens_per_second)),
+        "\n".join(_list("Look at", plan.warnings, "!")),
+        "\n".join(_list("What would change the verdict", plan.decision.changes, "-")),
+        "\n".join(_rules()),
+    ]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def _head(plan: LoRAPlan) -> Iterator[str]:
+    title = f"LoRA plan: supervised fine-tuning of {plan.base_model}"
+    yield title
+    yield "=" * min(_WIDTH, len(title))
+    yield (
+        f"rank {plan.rank} | learning rate {rate(plan.learning_rate)} | batch {plan.batch_size} | "
+        f"{plan.steps:,} steps | {plan.verdict} | cost {money(plan.cost.total)}"
+    )
+
+
+def _numbers(plan: LoRAPlan, tokens_per_second: float | None) -> Iterator[str]:
+    decision, cost = plan.decision, plan.cost
+    yield from _line("trained tokens", f"{decision.tokens:,}", tokens_source(plan))
+    yield from _line("rank", _shown(decision.rank, str), decision.rank.source, decision.rank.doubts)
+    yield from _line(
+        "parameters",
+        f"{decision.parameters:,}",
+        f"{decision.per_rank:,} per unit of rank in {placement(plan)}; {plan.shape.source}",
+    )
+    yield from _line("verdict", decision.verdict, meaning(plan))
+    wanted = "" if decision.weight == 1 else f"{decision.weight} x "
+    yield from _line(
+        "  R",
+        f"{decision.ratio:.3g}",
+        f"parameters / ({wanted}trained tokens): 4 is ample, 1 low-regret, 0.25 tight",
+    )
+    yield from _line("  regret", f"about {percent(decision.regret)}", _REGRET, _beyond(decision))
+    if decision.bits_ratio is not None:
+        yield from _line("  R in bits", f"{decision.bits_ratio:.3g}", "2 bits a parameter / bits in the data")
+    yield from _rate_lines(plan)
+    yield from _line("batch size", _shown(decision.batch_size, str), decision.batch_size.source)
+    yield from _line("steps", f"{plan.steps:,}", decision.steps.source)
+    yield from _line("cost", money(cost.total), cost_source(plan))
+    if tokens_per_second:
+        seconds = cost.train_tokens / tokens_per_second
+        yield from _line("time", f"about {duration(seconds)}", f"at {tokens_per_second:,.0f} tokens a second")
+
+
+def tokens_source(plan: LoRAPlan) -> str:
+    """Return what was counted, and how."""
+    counts, measured = plan.counts, plan.objective is not None and plan.objective.data_fingerprint
+    unique = ""
+    if plan.decision.tokens != counts.trained:
+        unique = f"unique ones of {counts.trained:,}; "
+    where = "the last assistant turn" if plan.train_on == "last" else "every assistant turn"
+    length = "" if plan.max_length is None else f", rows of at most {plan.max_length:,} tokens"
+    renderer = "" if plan.renderer_name is None else f", renderer {plan.renderer_name}"
+    return (
+        f"{unique}{'measured' if measured else 'as given'}: {counts.examples:,} examples of {counts.total:,} "
+        f"tokens, of which {where} is learned{length}{renderer}"
+    )
+
+
+def cost_source(plan: LoRAPlan) -> str:
+    """Return what is billed, at which price."""
+    cost = plan.cost
+    price = (
+        "no price given" if cost.per_million is None else f"${cost.per_million:g} a million, {cost.source}"
+    )
+    epochs = "1 epoch" if plan.epochs == 1 else f"{plan.epochs} epochs"
+    return f"{count(cost.train_tokens)} tokens in {epochs}, prompts included; {price}"
+
+
+def _beyond(decision: Decision) -> tuple[str, ...]:
+    beyond = capacity.extrapolated(decision.ratio)
+    return ("extrapolated: the sweep covers R from 0.07 to 12",) if beyond else ()
+
+
+def _rate_lines(plan: LoRAPlan) -> Iterator[str]:
+    decision = plan.decision
+    chosen = decision.learning_rate
+    low, high = chosen.interval or (chosen.value, chosen.value)
+    doubts = chosen.doubts
+    if decision.pilot:
+        arms = ", ".join(rate(chosen.value * factor) for factor in (0.5, 1, 2))
+        doubts = (*doubts, f"before a long run, try {arms} for 100 steps each and keep the best")
+    yield from _line("learning rate", _shown(chosen, rate), chosen.source, doubts)
+    yield from _line("  interval", f"{rate(low)} to {rate(high)}", "where the best rate is expected")
+    answer = "none" if decision.get_lr is None else rate(decision.get_lr)
+    said = (
+        "the cookbook's get_lr does not know this model"
+        if decision.get_lr is None
+        else "the cookbook's answer"
+    )
+    yield from _line("  get_lr", answer, said)
+
+
+def _shown(number: Sourced[Any], form: Callable[[Any], str]) -> str:
+    text = form(number.value)
+    return text if number.computed is None else f"{text} (pinned)"
+
+
+def _line(label: str, value: str, source: str, doubts: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield label, value and source in three columns; doubts follow under the source."""
+    width = _WIDTH - _LABEL - _VALUE
+    lines = [*textwrap.wrap(source, width)]
+    for doubt in doubts:
+        lines += textwrap.wrap(doubt, width, initial_indent="? ", subsequent_indent="  ")
+    yield f"{label:<{_LABEL}}{value:<{_VALUE - 1}} {lines[0]}"
+    for line in lines[1:]:
+        yield " " * (_LABEL + _VALUE) + line
+
+
+def _list(title: str, lines: tuple[str, ...], bullet: str) -> Iterator[str]:
+    if not lines:
+        return
+    yield title
+    for line in lines:
+        yield from textwrap.wrap(line, _WIDTH, initial_indent=f"  {bullet} ", subsequent_indent="    ")
+
+
+def _rules() -> Iterator[str]:
+    yield f"Rules of thumb ({_DOCTRINE_SOURCE})"
+    for name, text in _DOCTRINE:
+        yield f"  {name:<{_LABEL - 2}}{text}"
