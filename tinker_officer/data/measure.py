@@ -1,0 +1,342 @@
+"""Token counts: exactly what training will see, counted before it starts.
+
+    counts = train.measure("HuggingFaceTB/SmolLM2-135M-Instruct", max_length=1024)
+
+Every conversation is rendered as `render.to_datum` renders it. What is kept of each is 24 bytes: its
+length, how many of its tokens are trained on, and a digest of tokens and mask; they are cached under
+`home()`, by content, tokenizer, renderer and settings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import io
+import logging
+import zipfile
+from array import array
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from tinker_officer import _models, _text
+from tinker_officer._digest import digest
+from tinker_officer._fields import one_of, whole
+from tinker_officer._files import home, write_atomic
+from tinker_officer._progress import Progress
+from tinker_officer.data.render import TooLong, TrainOn, default_renderer_name, example, renderer_for
+from tinker_officer.errors import DataError, ModelError
+
+
+if TYPE_CHECKING:
+    from tinker_cookbook.renderers import Renderer
+
+    from tinker_officer.data.conversations import Conversations
+
+logger = logging.getLogger(__name__)
+
+_FORMAT = 1  # part of the cache's key: raise it when rows are measured differently
+_QUANTILES = (0.0, 0.5, 0.9, 0.99, 1.0)
+_SOON_ROWS = 2_000
+_FIX = "TokenCounts(examples=9_500, trained=2_000_000, total=2_600_000)"
+_COUNT = whole(0, error=DataError, fix=_FIX)
+_MAYBE = attrs.validators.optional(_COUNT)
+
+
+@attrs.frozen(kw_only=True)
+class TokenCounts:
+    """How many tokens there are to learn, and to pay for.
+
+    Args:
+        examples: conversations that are trained on; dropped and masked ones are not among them.
+        trained: tokens with a weight above 0, over one epoch.
+        total: all tokens sent to the model, prompts included, over one epoch.
+        unique_trained: `trained`, with each repeated example (same tokens, same mask) counted once.
+        truncated: examples cut at `max_length`.
+        dropped: conversations left out because they are longer (`too_long="drop"`).
+        masked: conversations left out because no trained token is left of them.
+        duplicates: examples that repeat an earlier one.
+        max_length: the limit that was applied, in tokens; None for no limit.
+        quantiles: `(share, tokens)` pairs: lengths before truncation, at 0, 0.5, 0.9, 0.99 and 1.
+        train_on: `last` or `all`.
+        too_long: `truncate` or `drop`.
+        renderer_name: the cookbook's name of the renderer.
+    """
+
+    examples: int = attrs.field(validator=_COUNT)
+    trained: int = attrs.field(validator=_COUNT)
+    total: int = attrs.field(validator=_COUNT)
+    unique_trained: int | None = attrs.field(default=None, validator=_MAYBE)
+    truncated: int = attrs.field(default=0, validator=_COUNT)
+    dropped: int = attrs.field(default=0, validator=_COUNT)
+    masked: int = attrs.field(default=0, validator=_COUNT)
+    duplicates: int = attrs.field(default=0, validator=_COUNT)
+    max_length: int | None = attrs.field(default=None, validator=_MAYBE)
+    quantiles: tuple[tuple[float, int], ...] = ()
+    train_on: str = attrs.field(default="last", validator=one_of(("last", "all"), error=DataError, fix=_FIX))
+    too_long: str = attrs.field(
+        default="truncate", validator=one_of(("truncate", "drop"), error=DataError, fix=_FIX)
+    )
+    renderer_name: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if self.trained > self.total or (self.unique_trained or 0) > self.trained:
+            raise DataError(
+                "the token counts contradict each other",
+                got=f"total={self.total}, trained={self.trained}, unique_trained={self.unique_trained}",
+                need="unique_trained <= trained <= total",
+                fix=_FIX,
+            )
+
+    def explain(self) -> str:
+        """Return the counts as text, one a line, with what each means."""
+        limit = f"{self.max_length} tokens" if self.max_length else "none"
+        rows = [
+            ("examples", self.examples, f"trained on ({self.train_on} assistant turn(s) of each)"),
+            ("trained tokens", self.trained, "with a weight above 0, each epoch"),
+            ("total tokens", self.total, "sent to the model, prompts included, each epoch"),
+        ]
+        if self.unique_trained is not None:
+            rows.append(("unique trained", self.unique_trained, "repeated examples counted once"))
+        rows += [
+            ("duplicates", self.duplicates, "examples that repeat an earlier one"),
+            ("truncated", self.truncated, f"examples cut at the limit ({limit})"),
+            ("dropped", self.dropped, "conversations left out: longer than the limit"),
+            ("masked", self.masked, "conversations left out: no trained token remains"),
+        ]
+        text = _text.table([(name, f"{number:,}", meaning) for name, number, meaning in rows])
+        if self.quantiles:
+            shown = ", ".join(f"{share:.0%}: {length:,}" for share, length in self.quantiles)
+            text += f"\nlengths in tokens at {shown}"
+        return text
+
+    def __repr__(self) -> str:
+        unique = "" if self.unique_trained is None else f", {_text.count(self.unique_trained)} unique"
+        return (
+            f"<TokenCounts: {self.examples} examples, {_text.count(self.trained)} trained{unique}, "
+            f"{_text.count(self.total)} total>"
+        )
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(self.explain())}</pre>"
+
+
+@attrs.frozen(eq=False)
+class RowCounts:
+    """What is known of each conversation, in order.
+
+    Args:
+        lengths: tokens before truncation.
+        trained: trained tokens that remain; 0 for a conversation that is left out.
+        digests: of tokens and mask as trained on, shape `(rows, 16)`.
+        max_length: the limit that was applied.
+        too_long: what was done with longer ones.
+    """
+
+    lengths: npt.NDArray[np.int32]
+    trained: npt.NDArray[np.int32]
+    digests: npt.NDArray[np.uint8]
+    max_length: int | None
+    too_long: str
+
+    @property
+    def over(self) -> npt.NDArray[np.bool_]:
+        """Which conversations are longer than the limit."""
+        if self.max_length is None:
+            return np.zeros(len(self.lengths), np.bool_)
+        result: npt.NDArray[np.bool_] = self.lengths > self.max_length
+        return result
+
+    @property
+    def dropped(self) -> npt.NDArray[np.bool_]:
+        """Which conversations are left out for their length."""
+        return self.over if self.too_long == "drop" else np.zeros(len(self.lengths), np.bool_)
+
+    @property
+    def used(self) -> npt.NDArray[np.bool_]:
+        """Which conversations are trained on."""
+        result: npt.NDArray[np.bool_] = (self.trained > 0) & ~self.dropped
+        return result
+
+    def summed(self, *, train_on: str, renderer_name: str) -> TokenCounts:
+        """Return the counts over all conversations."""
+        used = self.used
+        kept = self.lengths[used].astype(np.int64)
+        if self.max_length is not None:
+            kept = np.minimum(kept, self.max_length)
+        trained = self.trained[used].astype(np.int64)
+        _, first = np.unique(self.digests[used], axis=0, return_index=True)
+        lengths = np.sort(self.lengths)
+        places = [round(share * (len(lengths) - 1)) for share in _QUANTILES]
+        return TokenCounts(
+            examples=int(used.sum()),
+            trained=int(trained.sum()),
+            total=int((kept - 1).sum()),  # the last token is only ever a target
+            unique_trained=int(trained[first].sum()),
+            truncated=int((self.over & used).sum()),
+            dropped=int(self.dropped.sum()),
+            masked=int((~used & ~self.dropped).sum()),
+            duplicates=len(kept) - len(first),
+            max_length=self.max_length,
+            quantiles=tuple(
+                (share, int(lengths[place])) for share, place in zip(_QUANTILES, places, strict=True)
+            ),
+            train_on=train_on,
+            too_long=self.too_long,
+            renderer_name=renderer_name,
+        )
+
+
+def measure(
+    conversations: Conversations,
+    base_model: str | Path,
+    *,
+    max_length: int | None = None,
+    train_on: TrainOn = "last",
+    too_long: TooLong = "truncate",
+    renderer_name: str | None = None,
+    progress: bool | None = None,
+) -> TokenCounts:
+    """Return the token counts of `conversations`; see `Conversations.measure`."""
+    name = renderer_name or default_renderer_name(str(base_model))
+    rows = measure_rows(
+        conversations,
+        base_model,
+        max_length=max_length,
+        train_on=train_on,
+        too_long=too_long,
+        renderer_name=name,
+        progress=progress,
+    )
+    return rows.summed(train_on=train_on, renderer_name=name)
+
+
+def measure_rows(
+    conversations: Conversations,
+    base_model: str | Path,
+    *,
+    max_length: int | None = None,
+    train_on: TrainOn = "last",
+    too_long: TooLong = "truncate",
+    renderer_name: str | None = None,
+    progress: bool | None = None,
+) -> RowCounts:
+    """Return what is known of each conversation, from the cache where it was measured before.
+
+    Raises:
+        ModelError: no such model or renderer.
+        DataError: a row cannot be rendered, or a setting is out of range.
+    """
+    base_model = str(base_model)
+    limit = _limit(base_model, max_length)
+    if too_long not in {"truncate", "drop"}:
+        raise DataError(
+            "too_long is not known", got=repr(too_long), need="'truncate' or 'drop'", fix='too_long="truncate"'
+        )
+    renderer_name = renderer_name or default_renderer_name(base_model)
+    renderer = renderer_for(base_model, renderer_name)
+    key = digest(
+        {
+            "format": _FORMAT,
+            "content": conversations.fingerprint,
+            "renderer": renderer_identity(base_model, renderer_name),
+            "max_length": limit,
+            "train_on": train_on,
+        }
+    )
+    path = home() / "cache" / "measure" / f"{key}.npz"
+    # The cache holds the rows by content, so that the same rows in another order are found too.
+    order = np.lexsort(np.ascontiguousarray(conversations.content_digests).T[::-1])
+    arrays = _load(path, len(conversations))
+    if arrays is None:
+        found = _walk(conversations, renderer, limit, train_on, progress)
+        arrays = tuple(array_[order] for array_ in found)
+        _save(path, arrays)
+    back = np.argsort(order, kind="stable")
+    lengths, trained, digests = (array_[back] for array_ in arrays)
+    return RowCounts(lengths, trained, digests, limit, too_long)
+
+
+def renderer_identity(base_model: str, renderer_name: str) -> dict[str, Any]:
+    """Return what decides which tokens a conversation becomes, as JSON.
+
+    The tokenizer by its content, so that a folder of the same name with another tokenizer differs.
+    """
+    import tinker_cookbook
+
+    tokenizer = _models.load_tokenizer(base_model)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    content = backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))
+    return {
+        "renderer": renderer_name,
+        "cookbook": str(getattr(tinker_cookbook, "__version__", "")),
+        "tokenizer": hashlib.sha256(content.encode()).hexdigest(),
+        "template": str(getattr(tokenizer, "chat_template", None)),
+    }
+
+
+def context_length(base_model: str) -> int | None:
+    """Return the longest sequence that a base model takes, in tokens; None when its config is not here."""
+    try:
+        longest = _models.read_config(base_model).get("max_position_embeddings")
+    except ModelError:
+        return None
+    return int(longest) if longest else None
+
+
+def _limit(base_model: str, max_length: int | None) -> int | None:
+    if max_length is None:
+        return context_length(base_model)
+    if not isinstance(max_length, int) or isinstance(max_length, bool) or max_length < 2:  # noqa: PLR2004
+        raise DataError(
+            "max_length is out of range",
+            got=repr(max_length),
+            need="2 tokens or more (one to read, one to learn), or None for the model's context",
+            fix="train.measure(base_model, max_length=1024)",
+        )
+    return max_length
+
+
+def _walk(
+    conversations: Conversations,
+    renderer: Renderer,
+    limit: int | None,
+    train_on: TrainOn,
+    progress: bool | None,
+) -> tuple[npt.NDArray[Any], ...]:
+    """Render each conversation once; return lengths, trained tokens and digests in order."""
+    lengths, trained, digests = array("i"), array("i"), bytearray()
+    if progress is None and len(conversations) < _SOON_ROWS:
+        progress = False
+    with Progress(len(conversations), "measuring", unit="conversations", show=progress) as bar:
+        for conversation in conversations:
+            model_input, weights = example(conversation, renderer, train_on=train_on)
+            tokens = np.array(model_input.to_ints()[:limit], "<i4")
+            mask = weights.numpy()[1:limit] > 0
+            lengths.append(model_input.length)
+            trained.append(int(mask.sum()))
+            digests += hashlib.blake2b(tokens.tobytes() + np.packbits(mask).tobytes(), digest_size=16).digest()
+            bar.advance()
+    matrix = np.frombuffer(bytes(digests), np.uint8).reshape(-1, 16)
+    return np.array(lengths, np.int32), np.array(trained, np.int32), matrix
+
+
+def _save(path: Path, arrays: tuple[npt.NDArray[Any], ...]) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, lengths=arrays[0], trained=arrays[1], digests=arrays[2])
+    try:
+        write_atomic(path, buffer.getvalue())
+    except OSError as error:  # a cache that cannot be written costs time, not the result
+        logger.warning("data.measure: %s could not be written: %s", path, error)
+
+
+def _load(path: Path, rows: int) -> tuple[npt.NDArray[Any], ...] | None:
+    try:
+        with np.load(path) as saved:
+            arrays = (saved["lengths"], saved["trained"], saved["digests"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    return arrays if all(len(array_) == rows for array_ in arrays) else None
