@@ -26,7 +26,7 @@ SMOLLM2_SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Huggin
 _DEFAULT_SYSTEM = re.compile(r"<\|im_start\|>system\n(.*?)<\|im_end\|>\n<\|im_start\|>user\n", re.DOTALL)
 
 
-class ChatML(Qwen3InstructRenderer):  # type: ignore[misc] - the cookbook ships no types that mypy follows here
+class ChatML(Qwen3InstructRenderer):  # type: ignore[misc]  # mypy does not follow the cookbook
     """ChatML as a model's own chat template writes it.
 
     Args:
@@ -60,13 +60,19 @@ class ChatML(Qwen3InstructRenderer):  # type: ignore[misc] - the cookbook ships 
         self, messages: list[Message], role: str = "assistant", prefill: str | None = None
     ) -> tinker.ModelInput:
         """Return the prompt after which the model writes the next turn."""
-        return super().build_generation_prompt(self._with_system(messages), role, prefill)
+        prompt: tinker.ModelInput = super().build_generation_prompt(
+            self._with_system(messages), role, prefill
+        )
+        return prompt
 
     def build_supervised_example(
         self, messages: list[Message], train_on_what: TrainOnWhat = TrainOnWhat.LAST_ASSISTANT_MESSAGE
     ) -> tuple[tinker.ModelInput, torch.Tensor]:
         """Return tokens and weights, default system message included."""
-        return super().build_supervised_example(self._with_system(messages), train_on_what)
+        example: tuple[tinker.ModelInput, torch.Tensor] = super().build_supervised_example(
+            self._with_system(messages), train_on_what
+        )
+        return example
 
     def _with_system(self, messages: list[Message]) -> list[Message]:
         if self.default_system is None or not messages or messages[0]["role"] == "system":

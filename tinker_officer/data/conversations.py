@@ -14,6 +14,7 @@ import functools
 import hashlib
 import html
 import logging
+import operator
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -39,6 +40,7 @@ OnError = Literal["raise", "quarantine"]
 TrainOn = Literal["last", "all"]
 TooLong = Literal["truncate", "drop"]
 _SHOWN = 3
+_SHOWN_LETTERS = 500
 
 
 @attrs.frozen
@@ -156,12 +158,10 @@ class Conversations:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> Conversation:
-        if isinstance(index, slice):
-            raise TypeError("conversations are taken one by one; use take(n) or split(...)")
-        count = len(self)
+        count, index = len(self), operator.index(index)  # a slice is a TypeError: see take(n), split(...)
         if not -count <= index < count:
             raise IndexError(f"{index} is outside these {count} conversations")
-        return self._conversation(int(index) % count)
+        return self._conversation(index % count)
 
     def __iter__(self) -> Iterator[Conversation]:
         for index in range(len(self)):
@@ -188,13 +188,11 @@ class Conversations:
 
     def take(self, count: int) -> Self:
         """Return the first `count` conversations, all of them when there are fewer."""
-        if not isinstance(count, int) or count < 1:
+        if operator.index(count) < 1:
             raise DataError("take() needs rows", got=repr(count), need="1 or more", fix="train.take(100)")
         return self._select(np.arange(min(count, len(self))))
 
-    def split(
-        self, held_out: float = 0.1, *, seed: int = 0, by: str | None = None
-    ) -> tuple[Self, Self]:
+    def split(self, held_out: float = 0.1, *, seed: int = 0, by: str | None = None) -> tuple[Self, Self]:
         """Return `(train, held_out)`, each conversation put on its side by a hash of its content.
 
         So a row stays on its side whatever rows are added, removed or reordered, and copies of a row are
@@ -322,7 +320,8 @@ class Conversations:
     def _repr_html_(self) -> str:
         rows = "".join(
             f"<tr><td>{html.escape(conversation.where)}</td><td>{html.escape(message['role'])}</td>"
-            f"<td style='text-align:left;white-space:pre-wrap'>{html.escape(str(message['content'])[:500])}</td></tr>"
+            "<td style='text-align:left;white-space:pre-wrap'>"
+            f"{html.escape(str(message['content'])[:_SHOWN_LETTERS])}</td></tr>"
             for conversation in self.take(_SHOWN)
             for message in conversation.messages
         )

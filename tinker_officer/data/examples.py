@@ -92,9 +92,7 @@ class Examples:
             DataError: the row is no longer what was measured.
         """
         conversation = self.conversations[int(self.indices[index])]
-        datum = to_datum(
-            conversation, self.renderer, max_length=self.rows.max_length, train_on=self.train_on
-        )
+        datum = to_datum(conversation, self.renderer, max_length=self.rows.max_length, train_on=self.train_on)
         if datum is None:
             raise changed(self.conversations.source, conversation.where, "no trained token is left")
         return datum

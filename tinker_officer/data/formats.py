@@ -112,7 +112,9 @@ def _from_sharegpt(row: Mapping[str, Any]) -> tuple[list[Any], set[str]]:
         if "from" not in turn and "role" in turn:  # some files mix the two
             turns.append(turn)
         elif turn.get("from") == "function_call":
-            turns.append({"role": "assistant", "content": "", "tool_calls": [_loads(turn.get("value"), number)]})
+            turns.append(
+                {"role": "assistant", "content": "", "tool_calls": [_loads(turn.get("value"), number)]}
+            )
         else:
             turns.append({"role": turn.get("from"), "content": turn.get("value")})
     return _with_system(row, turns), {"conversations", "system"}
@@ -159,7 +161,11 @@ def _with_system(row: Mapping[str, Any], turns: list[Any]) -> list[Any]:
 
 def _turns(value: Any, role: str) -> list[Any]:
     """Return `value` as messages: a list of messages as it is, anything else as one message of `role`."""
-    if isinstance(value, list) and value and all(isinstance(turn, Mapping) and "role" in turn for turn in value):
+    if (
+        isinstance(value, list)
+        and value
+        and all(isinstance(turn, Mapping) and "role" in turn for turn in value)
+    ):
         return value
     return [{"role": role, "content": _text(value)}]
 
@@ -256,7 +262,10 @@ def _tool_call(call: Any, number: int) -> Json:
         arguments = compact(dict(arguments or {}))
     else:
         raise RowError(f"message {number} has tool call arguments that are {_kind(arguments)}, not an object")
-    normal: Json = {"type": "function", "function": {"name": function["name"], "arguments": arguments or "{}"}}
+    normal: Json = {
+        "type": "function",
+        "function": {"name": function["name"], "arguments": arguments or "{}"},
+    }
     if isinstance(call.get("id"), str):
         normal["id"] = call["id"]
     return normal
@@ -281,7 +290,9 @@ def _tools(tools: Any) -> tuple[Json, ...]:
             raise RowError(f"'tools' is not JSON: {error}") from error
     if not tools:
         return ()
-    specs = [tool.get("function", tool) if isinstance(tool, Mapping) else tool for tool in _list(tools, "tools")]
+    specs = [
+        tool.get("function", tool) if isinstance(tool, Mapping) else tool for tool in _list(tools, "tools")
+    ]
     for spec in specs:
         if not isinstance(spec, Mapping) or not isinstance(spec.get("name"), str):
             raise RowError("'tools' has an entry without a name")

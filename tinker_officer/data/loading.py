@@ -115,7 +115,9 @@ def dataset(rows: Any, *, shape: str | None, progress: bool | None) -> Loaded:
             need="a datasets.Dataset",
             fix="Conversations.from_list(list(dataset.take(10_000)))  # for one that streams",
         )
-    return sequence(rows, str(getattr(rows.info, "dataset_name", None) or "dataset"), shape=shape, progress=progress)
+    return sequence(
+        rows, str(getattr(rows.info, "dataset_name", None) or "dataset"), shape=shape, progress=progress
+    )
 
 
 class Problems:
@@ -171,7 +173,9 @@ def _lines(
             try:
                 content = content_digest(normalise(parse_line(line), shape))
             except RowError as error:
-                problems.add(f"{short}:{number}" if unit == "line" else f"{short}:{unit} {number}", str(error))
+                problems.add(
+                    f"{short}:{number}" if unit == "line" else f"{short}:{unit} {number}", str(error)
+                )
                 quarantine.add(number, str(error), line)
             else:
                 digests += content
@@ -269,11 +273,12 @@ def _existing(path: str | Path, loader: str) -> Path:
         )
     folder = file.parent
     near = nearest(file.name, (found.name for found in _files(folder)))
+    meant = str(folder / near.split(", ")[0].strip("'\"")) if near else "tickets.jsonl"
     raise DataError(
         f"{path} does not exist",
         got=f"no such file in {folder}" if folder.is_dir() else f"no such folder: {folder}",
         need="a file that exists" + (f" (did you mean {near}?)" if near else ""),
-        fix=f"Conversations.{loader}({str(folder / near.split(', ')[0].strip(chr(39))) if near else 'path'!r})",
+        fix=f"Conversations.{loader}({meant!r})",
     )
 
 

@@ -16,7 +16,7 @@ import logging
 import zipfile
 from array import array
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
@@ -234,7 +234,10 @@ def measure_rows(
     limit = _limit(base_model, max_length)
     if too_long not in {"truncate", "drop"}:
         raise DataError(
-            "too_long is not known", got=repr(too_long), need="'truncate' or 'drop'", fix='too_long="truncate"'
+            "too_long is not known",
+            got=repr(too_long),
+            need="'truncate' or 'drop'",
+            fix='too_long="truncate"',
         )
     renderer_name = renderer_name or default_renderer_name(base_model)
     renderer = renderer_for(base_model, renderer_name)
@@ -290,7 +293,7 @@ def context_length(base_model: str) -> int | None:
 def _limit(base_model: str, max_length: int | None) -> int | None:
     if max_length is None:
         return context_length(base_model)
-    if not isinstance(max_length, int) or isinstance(max_length, bool) or max_length < 2:  # noqa: PLR2004
+    if type(max_length) is not int or max_length < 2:  # noqa: PLR2004 - two tokens make one target
         raise DataError(
             "max_length is out of range",
             got=repr(max_length),
@@ -318,7 +321,9 @@ def _walk(
             mask = weights.numpy()[1:limit] > 0
             lengths.append(model_input.length)
             trained.append(int(mask.sum()))
-            digests += hashlib.blake2b(tokens.tobytes() + np.packbits(mask).tobytes(), digest_size=16).digest()
+            digests += hashlib.blake2b(
+                tokens.tobytes() + np.packbits(mask).tobytes(), digest_size=16
+            ).digest()
             bar.advance()
     matrix = np.frombuffer(bytes(digests), np.uint8).reshape(-1, 16)
     return np.array(lengths, np.int32), np.array(trained, np.int32), matrix

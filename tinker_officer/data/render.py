@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from tinker_officer import _models
 from tinker_officer._text import nearest
 from tinker_officer.data.formats import Json
+from tinker_officer.data.remembering import Remembering
+from tinker_officer.data.templates import follows_template
 from tinker_officer.errors import DataError, ModelError
 
 
@@ -36,20 +38,6 @@ _BY_NAME = {"HuggingFaceTB/SmolLM2-135M-Instruct": SMOLLM2}
 # Tried in this order on a model that the cookbook does not know.
 _CANDIDATES = (CHATML, "qwen3_instruct", "qwen3", "qwen3_5", "llama3", "deepseekv3")
 _WITHOUT_TEMPLATE = "role_colon"
-_REMEMBERED = 512
-
-# What a renderer must write as the template does. Special characters, history, and both with and without
-# a system message: each has told two templates apart.
-_PROBES: tuple[tuple[Json, ...], ...] = (
-    ({"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}),
-    (
-        {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": "What is 12 x 34?\n\n  Say why."},
-        {"role": "assistant", "content": "408\n"},
-        {"role": "user", "content": "Ça va? 你好 🎉"},
-        {"role": "assistant", "content": "Très bien."},
-    ),
-)
 
 
 def register() -> None:
@@ -130,7 +118,9 @@ def _renderer(base_model: str, renderer_name: str) -> Renderer:
     if Path(base_model).is_dir():
         tokenizer_utils.register_tokenizer(base_model, functools.partial(_models.load_tokenizer, base_model))
     try:
-        renderer: Renderer = renderers.get_renderer(renderer_name, Remembering(tokenizer), model_name=base_model)
+        renderer: Renderer = renderers.get_renderer(
+            renderer_name, Remembering(tokenizer), model_name=base_model
+        )
     except RendererError as error:
         names = [*_CANDIDATES, SMOLLM2, _WITHOUT_TEMPLATE, *renderers.get_registered_renderer_names()]
         near = nearest(renderer_name, names)
@@ -144,71 +134,10 @@ def _renderer(base_model: str, renderer_name: str) -> Renderer:
     return renderer
 
 
-class Remembering:
-    """A tokenizer that remembers what it encoded lately; in all else it is the tokenizer itself.
-
-    A renderer encodes the same headers and system message for every conversation, and each prompt twice.
-    """
-
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-
-        @functools.lru_cache(maxsize=_REMEMBERED)
-        def encode(text: str, settings: tuple[tuple[str, Any], ...]) -> tuple[int, ...]:
-            return tuple(tokenizer.encode(text, **dict(settings)))
-
-        self._encode = encode
-
-    def encode(self, text: str, **settings: Any) -> list[int]:
-        """Return the tokens of `text`, as the tokenizer's own `encode` does."""
-        return list(self._encode(text, tuple(sorted(settings.items()))))
-
-    def __call__(self, *args: Any, **settings: Any) -> Any:
-        return self._tokenizer(*args, **settings)
-
-    def __len__(self) -> int:
-        return len(self._tokenizer)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._tokenizer, name)
-
-
-def follows_template(renderer_name: str, tokenizer: Any) -> bool:
-    """Whether the renderer writes what the tokenizer's chat template writes, on a few conversations."""
-    from tinker_cookbook import renderers
-
-    try:
-        renderer = renderers.get_renderer(renderer_name, tokenizer)
-        return all(
-            tokens(renderer, probe) == template_tokens(tokenizer, probe)
-            and renderer.build_generation_prompt(list(probe[:-1])).to_ints()
-            == template_tokens(tokenizer, probe[:-1], generate=True)
-            for probe in _PROBES
-        )
-    except Exception:  # noqa: BLE001 - a renderer made for other models fails in its own ways: it does not fit
-        return False
-
-
-def tokens(renderer: Renderer, messages: Sequence[Json]) -> list[int]:
-    """Return the tokens of a whole conversation, as the renderer writes them."""
-    return list(renderer.build_supervised_example(cookbook_messages(messages))[0].to_ints())
-
-
-def template_tokens(tokenizer: Any, messages: Sequence[Json], *, generate: bool = False) -> list[int]:
-    """Return the tokens of a conversation as the model's chat template writes them.
-
-    Without the line end that many templates put after the last turn: no turn follows it, and a model
-    that is trained to stop at the end of its turn is not trained to write it.
-    """
-    text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=generate)
-    text = text if generate else text.removesuffix("\n")
-    return list(tokenizer.encode(text, add_special_tokens=False))
-
-
 def cookbook_messages(messages: Sequence[Json]) -> list[Message]:
     """Return plain messages as the cookbook's: tool calls become its `ToolCall` objects."""
     if not any("tool_calls" in message for message in messages):
-        return list(messages)  # type: ignore[arg-type] - a Message is a dict with these very keys
+        return list(messages)
     from tinker_cookbook.renderers import ToolCall
 
     return [
@@ -216,7 +145,7 @@ def cookbook_messages(messages: Sequence[Json]) -> list[Message]:
         if "tool_calls" in message
         else message
         for message in messages
-    ]  # type: ignore[return-value] - as above
+    ]
 
 
 def prompt_messages(conversation: Conversation, renderer: Renderer) -> list[Message]:

@@ -46,15 +46,14 @@ def sides(
     Raises:
         DataError: a side would be empty, a setting is out of range, or a row lacks the field `by`.
     """
-    share_is_good = isinstance(held_out, int | float) and math.isfinite(held_out) and 0 < held_out < 1
-    if not share_is_good:
+    if not (_is_number(held_out) and 0 < held_out < 1):
         raise DataError(
             "held_out is out of range",
             got=repr(held_out),
             need="a share above 0 and below 1",
             fix="train, held_out = tickets.split(held_out=0.1)",
         )
-    if not isinstance(seed, int):
+    if not (_is_number(seed) and seed == int(seed)):
         raise DataError(
             "seed is not a whole number", got=repr(seed), need="an int", fix="tickets.split(0.1, seed=0)"
         )
@@ -78,6 +77,10 @@ def sides(
     return train, held
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _as_items(digests: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
     """Return each row of 16 bytes as one item that NumPy can sort and compare."""
     items: npt.NDArray[Any] = np.ascontiguousarray(digests).view(f"S{digests.shape[1]}")[:, 0]
@@ -94,7 +97,8 @@ def _group_keys(conversations: Conversations, by: str) -> npt.NDArray[np.uint8]:
             near = nearest(by, fields)
             raise DataError(
                 f"a row has no field {by!r} to group by",
-                got=f"{conversation.where}: " + (", ".join(map(repr, fields)) or "no fields but its messages"),
+                got=f"{conversation.where}: "
+                + (", ".join(map(repr, fields)) or "no fields but its messages"),
                 need="the field in every row" + (f" (did you mean {near}?)" if near else ""),
                 fix="tickets.split(held_out=0.1)  # without by=",
             )

@@ -63,9 +63,11 @@ def lines_of_parquet(path: Path) -> Path:
             with pq.ParquetFile(path, pre_buffer=False) as table:
                 for batch in table.iter_batches(batch_size=_BATCH_ROWS):
                     for row in batch.to_pylist():
-                        file.write(json.dumps(row, ensure_ascii=False, default=_as_json).encode(
-                            errors="surrogatepass"
-                        ))
+                        file.write(
+                            json.dumps(row, ensure_ascii=False, default=_as_json).encode(
+                                errors="surrogatepass"
+                            )
+                        )
                         file.write(b"\n")
         except (pa.ArrowException, OSError) as error:
             if getattr(error, "errno", None) is not None:  # the disk, not the file
