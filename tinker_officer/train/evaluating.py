@@ -1,0 +1,138 @@
+"""Inline evaluation: a suite asked of a saved checkpoint, once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from tinker_officer.errors import EvalError, RunError
+from tinker_officer.train import guards
+from tinker_officer.train.checkpoints import Checkpoint
+from tinker_officer.train.folder import RunFolder
+
+
+if TYPE_CHECKING:
+    import tinker
+
+    from tinker_officer.evals.scorecard import Scorecard
+    from tinker_officer.train.run import Run
+
+logger = logging.getLogger(__name__)
+
+
+@attrs.define
+class Inline:
+    """The inline evaluations of a run: what is due, what was found, and what follows from it."""
+
+    run: Run
+    folder: RunFolder
+    service: tinker.ServiceClient
+    values: dict[int, dict[str, float]] = attrs.field(factory=dict)
+    higher_is_better: dict[str, bool] = attrs.field(factory=dict)
+
+    def recall(self, steps: Iterable[int]) -> None:
+        """Take up what was found after `steps` before the run was interrupted."""
+        for step in steps:
+            path = self.folder.card_path(step)
+            if path.exists():
+                card = self._card(step)
+                if card is not None:
+                    self._note(step, card)
+
+    def due(self, step: int, steps: int) -> bool:
+        """Return whether the suite is asked after `step`."""
+        return self.run.evaluation is not None and self.run.evaluation.due(step, steps)
+
+    def ask(self, checkpoint: Checkpoint) -> dict[str, float]:
+        """Return the metrics of `checkpoint`, asked now unless its card is already there."""
+        evaluation = self.run.evaluation
+        if evaluation is None:
+            raise AssertionError("asked without a suite")
+        card = self._card(checkpoint.step)
+        if card is None or card.target != checkpoint.sampler_path:
+            logger.info("run.evaluates", extra={"officer.step": checkpoint.step})
+            card = evaluation.suite.evaluate(
+                checkpoint, on=self.service, layers=evaluation.layers, progress=False
+            )
+            card.save(self.folder.card_path(checkpoint.step))
+        self._note(checkpoint.step, card)
+        return dict(self.values[checkpoint.step])
+
+    def series(self, metric: str) -> list[tuple[int, float]]:
+        """Return `(step, value)` of `metric`, by step."""
+        return [
+            (step, self.values[step][metric]) for step in sorted(self.values) if metric in self.values[step]
+        ]
+
+    def best_step(self, steps: Iterable[int]) -> int | None:
+        """Return which of `steps` is best by the run's metric; None when none was evaluated."""
+        metric = self.metric
+        if metric is None:
+            return None
+        among = set(steps)
+        candidates = [(step, value) for step, value in self.series(metric) if step in among]
+        return guards.best(candidates, higher_is_better=self.higher_is_better.get(metric, False))
+
+    @property
+    def metric(self) -> str | None:
+        """The metric that chooses the best checkpoint."""
+        if self.run.best_metric:
+            return self.run.best_metric
+        return next(iter(self.higher_is_better), None)
+
+    def stop_reason(self) -> str | None:
+        """Return why the run should stop early, or None."""
+        rule = self.run.early_stop
+        if rule is None:
+            return None
+        values = self.series(rule.on)
+        since = guards.stale(values, higher_is_better=self.higher_is_better.get(rule.on, False))
+        if len(values) > 1 and since >= rule.patience:
+            return f"stopped early: {rule.on} has not improved in {since} evaluations"
+        return None
+
+    def _card(self, step: int) -> Scorecard | None:
+        from tinker_officer.evals.scorecard import Scorecard
+
+        path = self.folder.card_path(step)
+        if not path.exists():
+            return None
+        try:
+            return Scorecard.load(path)
+        except EvalError as error:
+            logger.warning("card.damaged", extra={"officer.step": step, "officer.error": str(error)})
+            return None
+
+    def _note(self, step: int, card: Scorecard) -> None:
+        self.values[step] = card.metrics()
+        for result in card.evals:
+            self.higher_is_better[f"{result.name}/{result.metric}"] = result.higher_is_better
+
+
+def check_metrics(run: Run, reported: Iterable[str] | None) -> None:
+    """Check that the metrics which the run names are ones that its suite reports.
+
+    Raises:
+        RunError: one is not.
+    """
+    wanted: Mapping[str, str | None] = {
+        "stop_early(on=...)": run.early_stop.on if run.early_stop else None,
+        "checkpoint(best=...)": run.saving.best,
+    }
+    known: list[Any] = sorted(reported or ())
+    for where, metric in wanted.items():
+        if metric is not None and metric not in known:
+            example = known[0] if known else "held_out/nll"
+            raise RunError(
+                f"{where} names a metric that is not measured while training",
+                got=repr(metric),
+                need="one of " + ", ".join(map(repr, known))
+                if known
+                else "an inline evaluation: run.evaluate(suite, every=50)",
+                fix=f"run.stop_early(on={example!r})"
+                if "stop" in where
+                else f"run.checkpoint(best={example!r})",
+            )

@@ -1,0 +1,328 @@
+"""LiveRun: a run as it goes. Iterate its steps, ask for its result, or cancel it.
+
+Training has a thread of its own, so a script, a running event loop and a notebook are the same to it.
+Steps wait here until they are asked for; nobody needs to ask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import attrs
+
+from tinker_officer._service import On, connect
+from tinker_officer.errors import RunError
+from tinker_officer.train.evaluating import check_metrics
+from tinker_officer.train.folder import RunFolder
+from tinker_officer.train.loop import Loop, Step
+from tinker_officer.train.result import RunResult
+from tinker_officer.train.waiting import Aborted
+
+
+if TYPE_CHECKING:
+    from tinker_officer.train.run import Run
+
+logger = logging.getLogger(__name__)
+_POLL_S = 1.0  # so that Ctrl-C is noticed where a wait without end would hide it (Windows)
+
+
+def _spec(run: Run) -> dict[str, Any]:
+    """Return what identifies the run in its folder: the spec, and the data by content and order."""
+    import hashlib
+
+    from tinker_officer.data.measure import renderer_identity
+    from tinker_officer.data.render import default_renderer_name
+
+    data = run.plan.data
+    if data is None:
+        raise AssertionError("started without data")
+    order = hashlib.sha256(data.content_digests.tobytes()).hexdigest()
+    name = run.plan.renderer_name or default_renderer_name(run.plan.base_model)
+    summary = {**data.summary(), "source": Path(data.source).name}
+    identity = renderer_identity(run.plan.base_model, name)
+    identity.pop(
+        "cookbook", None
+    )  # an upgrade does not end a run
+    return {
+        "run": run.to_dict(),
+        "data": {**summary, "order": order},
+        "identity": {"renderer_name": name, **identity},
+    }
+
+
+@attrs.define(eq=False, repr=False)
+class LiveRun:
+    """A run as it goes: `with run.start(on=engine, at="runs/mine") as live: ...`.
+
+    `for step in live` (or `async for`) yields each finished step, once. Leaving the `with` block waits
+    for the end of the run; an exception in the block cancels it. Ctrl-C once stops after the steps under
+    way and saves a checkpoint; twice stops at once. Either way the next start goes on.
+    """
+
+    run: Run
+    folder: RunFolder
+    _cancelled: threading.Event = attrs.field(init=False, factory=threading.Event)
+    _aborted: threading.Event = attrs.field(init=False, factory=threading.Event)
+    _thread: threading.Thread | None = attrs.field(init=False, default=None)
+    _changed: threading.Condition = attrs.field(init=False, factory=threading.Condition)
+    _steps: deque[Step] = attrs.field(init=False, factory=deque)
+    _waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = attrs.field(
+        init=False, factory=list
+    )
+    _last: Step | None = attrs.field(init=False, default=None)
+    _over: bool = attrs.field(init=False, default=True)
+    _error: BaseException | None = attrs.field(init=False, default=None)
+    _stopped: str | None = attrs.field(init=False, default=None)
+
+    @classmethod
+    def start(cls, run: Run, *, on: On, at: Path, progress: bool | None) -> Self:
+        """Return the run as it goes; `Run.start` says what happens."""
+        if run.plan.data is None:
+            raise RunError(
+                "the plan has no data, so there is nothing to train on",
+                got=repr(run.plan),
+                need="a plan that was made from Conversations, or given them again",
+                fix="Run.from_json(text, data=train), or Run(LoRAPlan.for_(base_model).sft(train), name='mine')",
+            )
+        evaluation = run.evaluation
+        check_metrics(run, evaluation.suite.metrics(evaluation.layers) if evaluation else None)
+        folder = RunFolder(at)
+        with ExitStack() as held:
+            held.enter_context(folder.owned())
+            folder.claim(_spec(run), ignoring="run.pipeline")
+            live = cls(run, folder)
+            if folder.read_result() is not None:
+                logger.info("run.is_done", extra={"officer.run": run.name})
+                return live
+            loop = Loop(
+                run,
+                folder,
+                connect(on),
+                publish=live._publish,
+                cancelled=live._cancelled,
+                aborted=live._aborted,
+                progress=progress,
+            )
+            live._begin(loop, held.pop_all())
+            return live
+
+    # -- what the loop's thread does
+
+    def _begin(self, loop: Loop, held: ExitStack) -> None:
+        self._over = False
+        self._thread = threading.Thread(
+            target=self._work, args=(loop, held), name=f"run-{self.run.name}", daemon=True
+        )
+        self._thread.start()
+
+    def _work(self, loop: Loop, held: ExitStack) -> None:
+        error: BaseException | None = None
+        try:
+            with held:
+                self._stopped = loop.train()
+        except Aborted:
+            self._stopped = "aborted"
+        except BaseException as raised:  # noqa: BLE001 - it is raised again where somebody waits
+            error = raised
+        with self._changed:
+            self._over, self._error = True, error
+            self._wake()
+
+    def _publish(self, step: Step) -> None:
+        with self._changed:
+            self._last = step
+            self._steps.append(step)
+            self._wake()
+
+    def _wake(self) -> None:
+        self._changed.notify_all()
+        for loop, future in self._waiters:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(_settle, future)
+        self._waiters.clear()
+
+    # -- waiting, in both colours
+
+    def _next(self) -> Step | None:
+        """Return the next step, None at the end; raise what ended the run, if that was an error."""
+        with self._changed:
+            while not self._steps and not self._over:
+                self._changed.wait(_POLL_S)
+            return self._pop()
+
+    async def _next_async(self) -> Step | None:
+        while True:
+            with self._changed:
+                if self._steps or self._over:
+                    return self._pop()
+                loop = asyncio.get_running_loop()
+                future: asyncio.Future[None] = loop.create_future()
+                self._waiters.append((loop, future))
+            await future
+
+    def _pop(self) -> Step | None:
+        if self._steps:
+            return self._steps.popleft()
+        if self._error is not None:
+            raise self._error
+        return None
+
+    def _finish(self) -> None:
+        with self._changed:
+            while not self._over:
+                self._changed.wait(_POLL_S)
+
+    async def _finish_async(self) -> None:
+        while True:
+            with self._changed:
+                if self._over:
+                    return
+                loop = asyncio.get_running_loop()
+                future: asyncio.Future[None] = loop.create_future()
+                self._waiters.append((loop, future))
+            await future
+
+    # -- what a user does
+
+    def __iter__(self) -> Iterator[Step]:
+        """Yield each finished step that was not yielded before."""
+        while True:
+            try:
+                step = self._next()
+            except KeyboardInterrupt as error:
+                self._interrupt(error)
+                raise
+            if step is None:
+                return
+            yield step
+
+    async def __aiter__(self) -> AsyncIterator[Step]:
+        """Yield each finished step that was not yielded before."""
+        while (step := await self._next_async()) is not None:
+            yield step
+
+    def result(self) -> RunResult:
+        """Wait for the end of the run and return its result; of a cancelled run, where it stands.
+
+        Raises:
+            RunError: the run stopped with an error of its own, or was aborted.
+            Exception: whatever the SDK raised, with a note.
+        """
+        try:
+            self._finish()
+        except KeyboardInterrupt as error:
+            self._interrupt(error)
+            raise
+        return self._result()
+
+    async def result_async(self) -> RunResult:
+        """Wait for the end of the run and return its result; see `result`."""
+        await self._finish_async()
+        return self._result()
+
+    def _result(self) -> RunResult:
+        if self._error is not None:
+            raise self._error
+        result = RunResult.open(self.folder.path)
+        return result if self._stopped is None else attrs.evolve(result, stopped=self._stopped)
+
+    def cancel(self) -> None:
+        """Stop after the steps that are under way, save a checkpoint, and return when that is done.
+
+        The next start in the same folder goes on from there. An error that ended the run is kept for
+        `result()`.
+        """
+        self._cancelled.set()
+        self._finish()
+
+    async def cancel_async(self) -> None:
+        """Stop after the steps that are under way; see `cancel`."""
+        self._cancelled.set()
+        await self._finish_async()
+
+    @property
+    def done(self) -> bool:
+        """Whether the run has ended, in whatever way."""
+        return self._over
+
+    # -- as a context
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            self._interrupt(error)
+        elif error is not None:
+            self.cancel()
+        else:
+            try:
+                self._finish()
+            except KeyboardInterrupt as interrupt:
+                self._interrupt(interrupt)
+                raise
+            if self._error is not None:
+                raise self._error
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            await self.cancel_async()
+            return
+        try:
+            await self._finish_async()
+        except asyncio.CancelledError:
+            await self.cancel_async()
+            raise
+        if self._error is not None:
+            raise self._error
+
+    def _interrupt(self, error: KeyboardInterrupt) -> None:
+        """Cancel for the first Ctrl-C, abort for the second; say in `error` how to go on."""
+        if not self._over:
+            logger.info("run.interrupted", extra={"officer.run": self.run.name})
+            try:
+                self.cancel()
+            except KeyboardInterrupt:
+                self._aborted.set()
+                error.add_note(f"run {self.run.name!r} was aborted; {self._resume_line()}")
+                return
+        if not hasattr(error, "__notes__"):
+            error.add_note(f"run {self.run.name!r} stopped; {self._resume_line()}")
+
+    def _resume_line(self) -> str:
+        return f"run.start(on=..., at={str(self.folder.path)!r}) goes on from its last checkpoint"
+
+    def __repr__(self) -> str:
+        state = "ended" if self._over else "running"
+        at = f" at step {self._last.index}" if self._last else ""
+        return f"<LiveRun {self.run.name!r}: {state}{at}>"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        figures = "".join(
+            f"<tr><td>{escape(key)}</td><td>{value:.6g}</td></tr>"
+            for key, value in (self._last.metrics if self._last else {}).items()
+            if isinstance(value, int | float)
+        )
+        return f"<p>{escape(repr(self))}</p><table>{figures}</table>"
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

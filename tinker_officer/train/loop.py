@@ -1,0 +1,378 @@
+"""The loop: forward_backward and optim_step, submitted ahead, finished in order.
+
+Between two evaluations the server is never kept waiting: the next steps, each with its optimizer step,
+are with it before the oldest is awaited, and they are rendered on a thread before that. A checkpoint is
+submitted right behind the optimizer step that it holds, in the same queue, so it sits at an exact step
+without the queue running dry; it is recorded once the server has confirmed it and every step up to it is
+in the ledger. With it goes one forward pass over one example: weights that are not finite are never
+recorded as a checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import numpy as np
+
+from tinker_officer._files import write_atomic
+from tinker_officer._progress import Progress
+from tinker_officer.errors import RunError
+from tinker_officer.train import guards
+from tinker_officer.train.batches import Batches
+from tinker_officer.train.checkpoints import Checkpoint, CheckpointLog, Saved
+from tinker_officer.train.evaluating import Inline
+from tinker_officer.train.folder import RunFolder
+from tinker_officer.train.objectives import Batch, Source
+from tinker_officer.train.order import Order
+from tinker_officer.train.session import Session, open_session
+from tinker_officer.train.waiting import Waiter
+
+
+if TYPE_CHECKING:
+    import tinker
+
+    from tinker_officer.train.run import Run
+
+logger = logging.getLogger(__name__)
+
+
+@attrs.frozen
+class Step:
+    """One optimizer step, finished.
+
+    Args:
+        index: the step, from 1; also how many steps the weights now hold.
+        metrics: what was measured: `train/...` before the step, evaluations after it.
+    """
+
+    index: int
+    metrics: dict[str, Any]
+
+
+@attrs.frozen
+class _Save:
+    """A checkpoint on its way."""
+
+    name: str
+    proof: Any
+    state: Any
+    sampler: Any | None
+
+
+@attrs.frozen
+class _Submitted:
+    """A step on its way."""
+
+    batch: Batch
+    learning_rate: float
+    forward_backward: Any
+    optim_step: Any
+    save: _Save | None
+
+
+@attrs.define
+class Loop:
+    """Trains one run, on the thread that calls `train`.
+
+    Args:
+        run: what to train.
+        folder: its folder, owned.
+        service: the client of the service.
+        publish: is given every finished step.
+        cancelled: set to stop at the next finished step, with a checkpoint.
+        aborted: set to stop at once, without one.
+        progress: show progress (None: yes).
+    """
+
+    run: Run
+    folder: RunFolder
+    service: tinker.ServiceClient
+    publish: Callable[[Step], None]
+    cancelled: threading.Event
+    aborted: threading.Event
+    progress: bool | None
+    step: int = 0
+    _session: Session = attrs.field(init=False)
+    _batches: Batches = attrs.field(init=False)
+    _inline: Inline = attrs.field(init=False)
+    _log: CheckpointLog = attrs.field(init=False)
+    _wait: Waiter = attrs.field(init=False)
+    _renderer_name: str = attrs.field(init=False)
+    _clock: float = attrs.field(init=False, factory=time.monotonic)
+
+    def train(self) -> str:
+        """Train to the end, to an early stop or to a cancellation; return which.
+
+        Raises:
+            RunError: a number is not finite, nothing is left to train on, or the folder cannot be written.
+            Exception: whatever the SDK raised, with a note.
+        """
+        run = self.run
+        self._log = CheckpointLog(self.folder.checkpoints)
+        self._wait = Waiter(run.submission.stall_warning_s, self.aborted)
+        self._inline = Inline(run, self.folder, self.service)
+        with self._prepare().rendering() as self._batches, self._writing():
+            self._session = open_session(
+                run,
+                self.folder,
+                self.service,
+                renderer_name=self._renderer_name,
+                batches=self._batches,
+                wait=self._wait,
+            )
+            self.step = self._session.done
+            self._inline.recall(range(self.step + 1))
+            left = self._steps - self.step
+            label = run.name if not self.step else f"{run.name} from step {self.step}"
+            with Progress(left, label, unit="steps", show=self.progress) as bar:
+                reason = self._steps_to_the_end(bar)
+            self._finish(reason)
+            return reason
+
+    @property
+    def _steps(self) -> int:
+        return self._batches.order.steps
+
+    def _prepare(self) -> Batches:
+        from tinker_officer.data.measure import measure_rows
+        from tinker_officer.data.render import default_renderer_name, renderer_for
+
+        run, plan = self.run, self.run.plan
+        if plan.data is None:
+            raise AssertionError("started without data")
+        # Rows that are dropped, or have no trained token, are left out before the order is made.
+        counted = measure_rows(
+            plan.data,
+            plan.base_model,
+            max_length=plan.max_length,
+            train_on=plan.train_on,
+            too_long=plan.too_long,
+            renderer_name=plan.renderer_name,
+            progress=self.progress,
+        )
+        rows = np.flatnonzero(counted.used).astype(np.int64)
+        self._renderer_name = plan.renderer_name or default_renderer_name(plan.base_model)
+        renderer = renderer_for(plan.base_model, self._renderer_name)
+        source = Source(plan.data, renderer, counted.max_length, plan.train_on, plan.too_long)
+        order = Order(rows, batch_size=plan.batch_size, epochs=plan.epochs, seed=run.order_seed)
+        return Batches(run.objective, source, order, ahead=run.submission.depth + 2)
+
+    def _steps_to_the_end(self, bar: Progress) -> str:
+        self._evaluate({})
+        pending: deque[_Submitted] = deque()
+        submitted = horizon = self.step
+        while True:
+            if not pending:
+                if reason := self._reason():
+                    return reason
+                horizon = self._next_evaluation()
+                self._clock = time.monotonic()
+            while submitted < horizon and len(pending) <= self.run.submission.depth and not self._stopping():
+                submitted += 1
+                pending.append(self._submit(submitted))
+            if pending:
+                metrics = self._take(pending.popleft())
+                if not pending and self.step == horizon and not self._stopping():
+                    metrics = self._evaluate(metrics)
+                self.publish(Step(self.step, metrics))
+                speed = metrics.get("time/tokens_per_s", 0.0)
+                bar.advance(note=f"nll {metrics['train/mean_nll']:.3f}, {speed:,.0f} tokens/s")
+
+    def _stopping(self) -> bool:
+        return self.cancelled.is_set() or self.aborted.is_set()
+
+    def _reason(self) -> str | None:
+        unasked = self._inline.due(self.step, self._steps) and self.step not in self._inline.values
+        if self.step >= self._steps and not unasked:
+            return "completed"
+        if not unasked and (reason := self._inline.stop_reason()):
+            return reason
+        return "cancelled" if self._stopping() else None
+
+    def _next_evaluation(self) -> int:
+        """Return the step after which the loop must stand still to evaluate, or the last step."""
+        return next(
+            (step for step in range(self.step + 1, self._steps) if self._inline.due(step, self._steps)),
+            self._steps,
+        )
+
+    def _submit(self, step: int) -> _Submitted:
+        import tinker
+
+        run, batch, client = self.run, self._batches[step], self._session.client
+        rate = run.plan.learning_rate * run.decay.multiplier(step, self._steps)
+        computed = client.forward_backward(
+            list(batch.datums), run.objective.loss_fn, run.objective.loss_fn_config
+        )
+        applied = client.optim_step(tinker.AdamParams(learning_rate=rate, **attrs.asdict(run.adam)))
+        sampled = step == self._steps or self._inline.due(step, self._steps)
+        due = sampled or step % run.saving.interval(self._steps) == 0
+        save = self._submit_save(step, batch, sampled=sampled) if due else None
+        return _Submitted(batch, rate, computed, applied, save)
+
+    def _submit_save(self, step: int, batch: Batch, *, sampled: bool) -> _Save:
+        client, name = self._session.client, f"{self.run.name}-{step:06d}"
+        objective = self.run.objective
+        smallest = min(batch.datums, key=lambda datum: datum.model_input.length)
+        return _Save(
+            name=name,
+            proof=client.forward([smallest], objective.loss_fn, objective.loss_fn_config),
+            # The name is this client's own; overwriting makes a save that the SDK repeats harmless.
+            state=client.save_state(name, overwrite=True),
+            sampler=client.save_weights_for_sampler(name) if sampled else None,
+        )
+
+    def _take(self, submitted: _Submitted) -> dict[str, Any]:
+        """Wait for a step, check it, and write it down."""
+        batch, step = submitted.batch, submitted.batch.step
+        output = self._wait(submitted.forward_backward, "forward_backward", step=step)
+        metrics: dict[str, Any] = self.run.objective.measure(batch, output)
+        self._check(metrics, batch)
+        reply = self._wait(submitted.optim_step, "optim_step", step=step)
+        for key, value in (reply.metrics or {}).items():
+            name = key.partition(":")[0]
+            metrics["train/grad_norm" if name == "grad_norm" else f"optim/{key}"] = value
+        self._check(metrics, batch)
+        now = time.monotonic()
+        taken, self._clock = now - self._clock, now
+        metrics |= {
+            "train/learning_rate": submitted.learning_rate,
+            "train/tokens": batch.trained_tokens,
+            "train/total_tokens": batch.tokens,
+            "train/examples": len(batch.rows),
+            "train/epoch": batch.epoch,
+            "time/step_s": taken,
+            "time/tokens_per_s": batch.tokens / taken if taken else 0.0,
+        }
+        applied = {"step": step, "epoch": batch.epoch, "rows": batch.rows, "content": batch.content}
+        durable = submitted.save is not None
+        self.folder.ledger.append({**applied, "attempt": self._session.attempt}, sync=durable)
+        self.folder.metrics.append({"step": step, **metrics}, sync=durable)
+        self.step = step
+        if submitted.save is not None:
+            self._record(submitted.save, batch)
+        return metrics
+
+    def _record(self, save: _Save, batch: Batch) -> None:
+        """Wait for a checkpoint, prove its weights finite, and record it."""
+        proof = self._wait(save.proof, "the proof of the checkpoint", step=self.step)
+        logprobs = [float(value) for one in proof.loss_fn_outputs for value in one["logprobs"].data]
+        self._check({"the checkpoint's log-probabilities": sum(logprobs)}, batch)
+        state = self._wait(save.state, "save_state", step=self.step)
+        sampler = None
+        if save.sampler is not None:
+            sampler = self._wait(save.sampler, "save_weights_for_sampler", step=self.step)
+        saved = Saved(
+            step=self.step,
+            name=save.name,
+            state_path=state.path,
+            sampler_path=sampler.path if sampler else None,
+            attempt=self._session.attempt,
+        )
+        self._log.record(saved)
+        logger.info("checkpoint.saved", extra={"officer.step": self.step, "officer.path": saved.state_path})
+        if self.run.saving.keep is not None:
+            best = self._inline.best_step(saved.step for saved in self._log.all() if saved.sampler_path)
+            self._log.prune(
+                self.service, keep=self.run.saving.keep, spare={best} if best is not None else set()
+            )
+
+    def _evaluate(self, metrics: dict[str, Any]) -> dict[str, Any]:
+        """Ask the suite of the checkpoint at this step, if that is due; return `metrics` with the answer."""
+        if not self._inline.due(self.step, self._steps):
+            return metrics
+        saved = self._saved()
+        if saved is None or saved.sampler_path is None:
+            first = self._batches[max(self.step, 1)]
+            self._record(self._submit_save(self.step, first, sampled=True), first)
+            saved = self._saved()
+        if saved is None:
+            raise AssertionError("saved, and not recorded")
+        found = self._inline.ask(self._checkpoint(saved, metrics))
+        written = {key for record in self.folder.metrics if record["step"] == self.step for key in record}
+        if not found.keys() <= written:
+            self.folder.metrics.append({"step": self.step, **found}, sync=True)
+        return {**metrics, **found}
+
+    def _saved(self) -> Saved | None:
+        return next((saved for saved in self._log.all() if saved.step == self.step), None)
+
+    def _checkpoint(self, saved: Saved, metrics: dict[str, Any]) -> Checkpoint:
+        return Checkpoint(
+            step=saved.step,
+            state_path=saved.state_path,
+            sampler_path=saved.sampler_path,
+            base_model=self.run.plan.base_model,
+            renderer_name=self._renderer_name,
+            metrics=metrics,
+        )
+
+    def _finish(self, reason: str) -> None:
+        """Save where a cancelled run stands; write down that another is over."""
+        if reason == "cancelled":
+            saved = self._saved()
+            if not self.aborted.is_set() and (saved is None or saved.sampler_path is None):
+                last = self._batches[max(self.step, 1)]
+                self._record(self._submit_save(self.step, last, sampled=True), last)
+            return
+        result = {"stopped": reason, "steps": self.step, "renderer_name": self._renderer_name}
+        write_atomic(self.folder.result_path, json.dumps(result, indent=2) + "\n")
+
+    def _check(self, metrics: dict[str, Any], batch: Batch) -> None:
+        """Stop when a number is not finite; the batch is written beside the log.
+
+        Raises:
+            RunError: one is not.
+        """
+        broken = guards.not_finite(metrics)
+        if not broken:
+            return
+        path = self.folder.path / f"not-finite-at-step-{batch.step:06d}.json"
+        data = self._batches.source.data
+        rows = [{"row": row, "where": data[row].where, "messages": data[row].messages} for row in batch.rows]
+        write_atomic(path, json.dumps(rows, ensure_ascii=False, indent=2) + "\n")
+        saved = self._log.all()
+        good = f"the checkpoint of step {saved[-1].step} is good" if saved else "nothing was saved before it"
+        raise RunError(
+            f"a number is not finite at step {batch.step}; {good}",
+            got="\n".join(
+                [
+                    *(f"{name} = {metrics[name]}" for name in broken),
+                    f"rows {', '.join(batch.where[:4])}{', ...' if len(batch.where) > 4 else ''}",  # noqa: PLR2004
+                    f"their text is in {path.name}",
+                ]
+            ),
+            need="finite numbers: a smaller learning rate, clipped gradients, or other rows",
+            fix="run = Run(plan.pin(learning_rate=1e-4), name='calmer').optimizer(grad_clip_norm=1.0)\n"
+            "run.start(on=engine, at='runs/calmer')",
+        )
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Say of a full disk, or of an error of the SDK, where it happened and how to go on."""
+        resume = f"run.start(on=..., at={str(self.folder.path)!r}) goes on from the last checkpoint"
+        try:
+            yield
+        except RunError:
+            raise
+        except OSError as error:
+            if error.filename is None and error.errno is None:  # a connection's, not a file's
+                error.add_note(f"while step {self.step + 1} of run {self.run.name!r}; {resume}")
+                raise
+            raise RunError(
+                "the run folder cannot be written",
+                got=f"{error} (after step {self.step})",
+                need=f"space and permission to write in {self.folder.path}",
+                fix=f"free some space, then again: {resume}",
+            ) from error
+        except Exception as error:
+            error.add_note(f"while step {self.step + 1} of run {self.run.name!r}; {resume}")
+            raise

@@ -1,0 +1,368 @@
+"""Run: what to train and how, as a value; `start` is the one verb that acts."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import attrs
+
+from tinker_officer._digest import digest
+from tinker_officer._fields import whole
+from tinker_officer._text import count, table
+from tinker_officer.errors import RunError
+from tinker_officer.train import objectives
+from tinker_officer.train.objectives import Sft
+from tinker_officer.train.schedule import Schedule
+from tinker_officer.train.settings import Adam, EarlyStop, Evaluation, Pipeline, Saving
+
+
+if TYPE_CHECKING:
+    from tinker_officer._service import On
+    from tinker_officer.data.conversations import Conversations
+    from tinker_officer.plan.plan import LoRAPlan
+    from tinker_officer.train.live import LiveRun
+
+_KIND = "tinker_officer.Run"
+_FORMAT = 1
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def _named(_instance: Any, _attribute: Any, name: Any) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise RunError(
+            "the run's name cannot name its checkpoints",
+            got=repr(name),
+            need="1 to 64 letters, digits, '.', '_' or '-', a letter or digit first",
+            fix='Run(plan, name="tickets-r16")',
+        )
+
+
+def _planned(_instance: Any, _attribute: Any, plan: Any) -> None:
+    if not (hasattr(plan, "to_dict") and hasattr(plan, "learning_rate")):
+        raise RunError(
+            "a run needs a plan",
+            got=repr(plan),
+            need="a LoRAPlan with an objective",
+            fix='Run(LoRAPlan.for_(base_model).sft(train), name="mine")',
+        )
+    _ = plan.steps  # a plan without data says so here, not in forty minutes
+
+
+@attrs.frozen(repr=False)
+class Run:
+    """A fine-tuning run, declared once: a value that holds no client, no file and no clock.
+
+    Every method returns a changed copy; `start` trains.
+
+    Args:
+        plan: a `LoRAPlan` with an objective; its data is what is trained on.
+        name: names the run and its checkpoints.
+        objective: what is minimised; `sft(reduction=...)` changes it.
+        decay: how the learning rate moves; `schedule(...)` changes it.
+        adam: the optimizer; `optimizer(...)` changes it.
+        saving: when checkpoints are saved; `checkpoint(...)` changes it.
+        evaluation: the inline evaluation, if any; `evaluate(...)` changes it.
+        early_stop: when to stop before the end, if ever; `stop_early(...)` changes it.
+        submission: how far the loop runs ahead of the server; `pipeline(...)` changes it.
+        data_seed: what the data order follows from; None is the plan's seed.
+    """
+
+    plan: LoRAPlan = attrs.field(validator=_planned)
+    name: str = attrs.field(validator=_named, kw_only=True)
+    objective: Sft = attrs.field(factory=Sft, kw_only=True)
+    decay: Schedule = attrs.field(factory=Schedule, kw_only=True)
+    adam: Adam = attrs.field(factory=Adam, kw_only=True)
+    saving: Saving = attrs.field(factory=Saving, kw_only=True)
+    evaluation: Evaluation | None = attrs.field(default=None, kw_only=True)
+    early_stop: EarlyStop | None = attrs.field(default=None, kw_only=True)
+    submission: Pipeline = attrs.field(factory=Pipeline, kw_only=True)
+    data_seed: int | None = attrs.field(
+        default=None,
+        validator=attrs.validators.optional(whole(0, error=RunError, fix='Run(plan, name="mine").seed(0)')),
+        kw_only=True,
+    )
+
+    def sft(self, *, reduction: str = "token") -> Self:
+        """Return a copy that trains by supervised fine-tuning, replacing any objective.
+
+        Args:
+            reduction: `token`, `example` or `sum`: what the loss averages over (see `Sft`).
+
+        Raises:
+            RunError: no such reduction.
+        """
+        return attrs.evolve(self, objective=Sft(reduction))
+
+    def schedule(self, shape: str = "linear", *, warmup: float = 0.03) -> Self:
+        """Return a copy whose learning rate moves like this, replacing any schedule.
+
+        Args:
+            shape: `linear`, `cosine` or `constant`, after the warm-up.
+            warmup: share of the steps that warm up.
+
+        Raises:
+            RunError: no such shape, or a share outside 0 to 0.9.
+        """
+        return attrs.evolve(self, decay=Schedule(shape, warmup=warmup))
+
+    def optimizer(
+        self,
+        *,
+        beta1: float = 0.9,
+        beta2: float = 0.95,
+        eps: float = 1e-12,
+        weight_decay: float = 0.0,
+        grad_clip_norm: float = 0.0,
+    ) -> Self:
+        """Return a copy with these settings of AdamW, replacing all of them.
+
+        Raises:
+            RunError: a setting is out of range.
+        """
+        adam = Adam(
+            beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay, grad_clip_norm=grad_clip_norm
+        )
+        return attrs.evolve(self, adam=adam)
+
+    def checkpoint(
+        self, *, every: int | None = None, keep: int | None = None, best: str | None = None
+    ) -> Self:
+        """Return a copy that saves like this, replacing any such setting.
+
+        A checkpoint is also saved at every evaluation (it is what is evaluated) and at the end.
+
+        Args:
+            every: steps between checkpoints; None saves five times a run.
+            keep: how many of the newest stay on the server, beside the best and the last; None keeps all.
+            best: the metric that chooses `result.best`; None takes the early-stopping metric, else the
+                first one that the suite reports.
+
+        Raises:
+            RunError: a number below 1.
+        """
+        return attrs.evolve(self, saving=Saving(every=every, keep=keep, best=best))
+
+    def evaluate(self, suite: Any, *, every: int | None = None, layers: tuple[str, ...] = ("nll",)) -> Self:
+        """Return a copy that asks `suite` while it trains, replacing any suite.
+
+        It is asked before the first step, every `every` steps and after the last, on a saved checkpoint.
+
+        Args:
+            suite: an `EvalSuite`.
+            every: steps between evaluations; None asks at both ends only.
+            layers: which of its layers to ask; the others wait for `suite.evaluate(result.best, ...)`.
+
+        Raises:
+            RunError: a number below 1, or no such layer.
+        """
+        return attrs.evolve(self, evaluation=Evaluation(suite, every=every, layers=layers))
+
+    def stop_early(self, *, on: str, patience: int = 3) -> Self:
+        """Return a copy that stops when `on` no longer improves, replacing any such rule.
+
+        Args:
+            on: a metric of the suite, `<eval>/<metric>`, such as `held_out/nll`.
+            patience: evaluations in a row without an improvement.
+
+        Raises:
+            RunError: `patience` is below 1.
+        """
+        return attrs.evolve(self, early_stop=EarlyStop(on, patience=patience))
+
+    def pipeline(self, *, depth: int = 2, stall_warning_s: float = 60.0) -> Self:
+        """Return a copy that submits this far ahead, replacing any such setting; no number changes by it.
+
+        Args:
+            depth: steps that are submitted before the oldest is waited for; 0 waits for each.
+            stall_warning_s: seconds without an answer after which the log says what is waited for.
+
+        Raises:
+            RunError: a number is out of range.
+        """
+        return attrs.evolve(self, submission=Pipeline(depth=depth, stall_warning_s=stall_warning_s))
+
+    def seed(self, seed: int) -> Self:
+        """Return a copy whose data order follows from `seed`, replacing the plan's.
+
+        The adapter's first weights follow from `plan.seed`, always.
+
+        Raises:
+            RunError: a seed below 0.
+        """
+        return attrs.evolve(self, data_seed=seed)
+
+    @property
+    def order_seed(self) -> int:
+        """What the data order follows from."""
+        return self.plan.seed if self.data_seed is None else self.data_seed
+
+    @property
+    def best_metric(self) -> str | None:
+        """The metric that chooses the best checkpoint, if one was named."""
+        return self.saving.best or (self.early_stop.on if self.early_stop else None)
+
+    def start(self, on: On, at: str | Path, *, progress: bool | None = None) -> LiveRun:
+        """Train; in a folder that has begun, go on from its last checkpoint; in one that is done, do nothing.
+
+        Args:
+            on: a `LocalEngine`, a `tinker.ServiceClient`, or a base URL.
+            at: the run's folder, made if it is not there.
+            progress: show progress (None: yes).
+
+        Returns:
+            The run as it goes: iterate its steps, ask for its `result()`, or `cancel()` it.
+
+        Raises:
+            RunError: the plan has no data, the folder belongs to another run or is in use, or a metric
+                was named that the suite does not report.
+            EngineError: `on` is not a Tinker service.
+        """
+        from tinker_officer.train.live import LiveRun
+
+        return LiveRun.start(self, on=on, at=Path(at), progress=progress)
+
+    def run(self, on: On, at: str | Path, *, progress: bool | None = None) -> Any:
+        """Train to the end and return the `RunResult`; `start` with nothing to watch."""
+        with self.start(on, at, progress=progress) as live:
+            return live.result()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the run as JSON values; the data stays outside, its fingerprint is in the plan."""
+        evaluation = None
+        if self.evaluation is not None:
+            suite = json.loads(self.evaluation.suite.to_json())
+            evaluation = {
+                "suite": suite,
+                "every": self.evaluation.every,
+                "layers": list(self.evaluation.layers),
+            }
+        return {
+            "kind": _KIND,
+            "format": _FORMAT,
+            "name": self.name,
+            "plan": self.plan.to_dict(),
+            "objective": objectives.to_dict(self.objective),
+            "schedule": attrs.asdict(self.decay),
+            "optimizer": attrs.asdict(self.adam),
+            "checkpoint": attrs.asdict(self.saving),
+            "evaluation": evaluation,
+            "early_stop": attrs.asdict(self.early_stop) if self.early_stop else None,
+            "pipeline": attrs.asdict(self.submission),
+            "data_seed": self.data_seed,
+        }
+
+    def to_json(self) -> str:
+        """Return the run as JSON text."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+
+    @property
+    def digest(self) -> str:
+        """What the run is, in 64 hexadecimal digits; how far it submits ahead is left out."""
+        return digest({key: value for key, value in self.to_dict().items() if key != "pipeline"})
+
+    @classmethod
+    def from_dict(cls, spec: dict[str, Any], *, data: Conversations | None = None) -> Self:
+        """Return the run that `to_dict` wrote.
+
+        Args:
+            spec: what `to_dict` returned.
+            data: the conversations to train on; without them the run can be read, but not started.
+
+        Raises:
+            RunError: it is not a run.
+            PlanError: `data` is not what was planned for.
+        """
+        if spec.get("kind") != _KIND or spec.get("format") != _FORMAT:
+            raise RunError(
+                "this is not a run",
+                got=f"kind {spec.get('kind')!r}, format {spec.get('format')!r}",
+                need=f"kind {_KIND!r}, format {_FORMAT}",
+                fix="Run.from_json(run.to_json(), data=train)",
+            )
+        from tinker_officer.plan.plan import LoRAPlan
+
+        asked = spec["evaluation"]
+        evaluation = None
+        if asked is not None:
+            from tinker_officer.evals.suite import EvalSuite
+
+            suite = EvalSuite.from_json(json.dumps(asked["suite"]))
+            evaluation = Evaluation(suite, every=asked["every"], layers=asked["layers"])
+        return cls(
+            LoRAPlan.from_dict(spec["plan"], data=data),
+            name=spec["name"],
+            objective=objectives.from_dict(spec["objective"]),
+            decay=Schedule.from_dict(spec["schedule"]),
+            adam=Adam(**spec["optimizer"]),
+            saving=Saving(**spec["checkpoint"]),
+            evaluation=evaluation,
+            early_stop=EarlyStop(**spec["early_stop"]) if spec["early_stop"] else None,
+            submission=Pipeline(**spec["pipeline"]),
+            data_seed=spec["data_seed"],
+        )
+
+    @classmethod
+    def from_json(cls, text: str, *, data: Conversations | None = None) -> Self:
+        """Return the run that `to_json` wrote; see `from_dict`.
+
+        Raises:
+            RunError: it is not a run.
+            PlanError: `data` is not what was planned for.
+        """
+        try:
+            spec = json.loads(text)
+        except ValueError:
+            spec = None
+        if not isinstance(spec, dict):
+            raise RunError(
+                "this is not a run",
+                got=repr(text[:80]),
+                need="what Run.to_json() writes",
+                fix="Run.from_json(run.to_json(), data=train)",
+            )
+        return cls.from_dict(spec, data=data)
+
+    def explain(self) -> str:
+        """Return what will be done, as text."""
+        plan, steps = self.plan, self.plan.steps
+        every = self.saving.interval(steps)
+        rows: list[tuple[str, object]] = [
+            ("base model", plan.base_model),
+            ("adapter", f"LoRA rank {plan.rank}, seed {plan.seed}"),
+            ("data", f"{count(plan.counts.examples)} examples, {count(plan.counts.trained)} trained tokens"),
+            ("order", f"shuffled by seed {self.order_seed} each epoch"),
+            ("steps", f"{steps} of batch {plan.batch_size}, {plan.epochs} epochs"),
+            ("loss", f"cross-entropy, mean over each batch's {self.objective.reduction}s")
+            if self.objective.reduction != "sum"
+            else ("loss", "cross-entropy, summed over each batch"),
+            ("learning rate", f"{plan.learning_rate:g} at the peak, {self.decay}"),
+            ("optimizer", ", ".join(f"{key} {value:g}" for key, value in attrs.asdict(self.adam).items())),
+            ("checkpoints", f"every {every} steps, {_kept(self.saving.keep)}"),
+        ]
+        if self.evaluation is not None:
+            often = f", every {self.evaluation.every} steps" if self.evaluation.every else ""
+            layers = ", ".join(self.evaluation.layers)
+            rows.append(("evaluated", f"before the first step{often} and after the last: {layers}"))
+        if self.early_stop is not None:
+            patience = self.early_stop.patience
+            rows.append(("stops early", f"when {self.early_stop.on} has not improved {patience} times"))
+        rows.append(("submits ahead", f"{self.submission.depth} steps"))
+        return f"Run {self.name!r}\n" + table([("  " + label, text) for label, text in rows])
+
+    def __str__(self) -> str:
+        return self.explain()
+
+    def __repr__(self) -> str:
+        return f"Run({self.plan!r}, name={self.name!r})"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<pre>{escape(self.explain())}</pre>"
+
+
+def _kept(keep: int | None) -> str:
+    return "all kept" if keep is None else f"the newest {keep}, the best and the last kept"

@@ -1,0 +1,63 @@
+"""Waiting for the server: never without a word, and never beyond an abort."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+import threading
+import time
+from typing import Any, TypeVar
+
+import attrs
+
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+_POLL_S = 0.5  # how soon an abort is noticed; an answer is noticed at once
+
+
+class Aborted(Exception):  # noqa: N818 - it ends the loop's thread, and is no error of the run
+    """The run was aborted: nobody waits for its answers any more."""
+
+
+@attrs.frozen
+class Waiter:
+    """Waits for the SDK's futures.
+
+    Args:
+        stall_warning_s: seconds without an answer between warnings.
+        aborted: set when nobody waits any more.
+    """
+
+    stall_warning_s: float
+    aborted: threading.Event
+
+    def __call__(self, future: Any, what: str, *, step: int) -> Any:
+        """Return the result of `future`, an `APIFuture`; say so in the log when it takes long.
+
+        Raises:
+            Aborted: the run was aborted meanwhile.
+            Exception: whatever the SDK raised.
+        """
+        waited: concurrent.futures.Future[Any] = future.future()
+        began = warned = time.monotonic()
+        while not waited.done():
+            if self.aborted.is_set():
+                waited.cancel()
+                raise Aborted
+            concurrent.futures.wait([waited], timeout=min(_POLL_S, self.stall_warning_s or _POLL_S))
+            now = time.monotonic()
+            if not waited.done() and self.stall_warning_s and now - warned >= self.stall_warning_s:
+                warned = now
+                logger.warning(
+                    "run.waits: %s of step %d has not come for %.0f s",
+                    what,
+                    step,
+                    now - began,
+                    extra={
+                        "officer.waits_for": what,
+                        "officer.step": step,
+                        "officer.waited_s": round(now - began, 1),
+                    },
+                )
+        return waited.result()
