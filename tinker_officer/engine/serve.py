@@ -1,0 +1,181 @@
+"""The server process: a socket, the protocol on it, and an end when it is time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+import uvicorn
+
+from tinker_officer.engine.app import build
+from tinker_officer.engine.compute import Compute
+from tinker_officer.engine.guard import Guard, is_loopback
+from tinker_officer.engine.settings import Settings
+from tinker_officer.engine.state import State
+from tinker_officer.engine.store import Store
+from tinker_officer.engine.workshop import Workshop
+from tinker_officer.errors import EngineError
+
+
+logger = logging.getLogger(__name__)
+
+_LAST_STEP_S = 3.0  # how long the step at hand may take when the server ends
+_HOUSEKEEPING_S = 600.0
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handlers: they belong to `serve`."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a listening socket.
+
+    Made with `IPPROTO_TCP`: for any other asyncio leaves Nagle's delay on, 44 ms a call.
+
+    Raises:
+        EngineError: the port is in use, or the address is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        if os.name == "posix":
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(2048)
+    except OSError as error:
+        listening.close()
+        taken = error.errno == errno.EADDRINUSE
+        raise EngineError(
+            f"port {port} is in use" if taken else f"{host}:{port} cannot be bound",
+            got=error.strerror or str(error),
+            need="a free port of this machine",
+            fix="LocalEngine(port=0), or --port 0: any free one",
+        ) from error
+    return listening
+
+
+def serve(
+    settings: Settings, *, ready: Callable[[int], None], until: Callable[[], None] | None = None
+) -> None:
+    """Serve until SIGTERM or SIGINT, or until `until` returns.
+
+    Args:
+        settings: what to serve, and where.
+        ready: called with the port when requests are taken (and `settings.model` is loaded).
+        until: blocks in a thread of its own; when it returns, the server ends.
+
+    Raises:
+        EngineError: the port is in use, the folder cannot be used, or the model cannot be loaded.
+    """
+    if not is_loopback(settings.host):
+        logger.warning(
+            "engine.open_to_network: whoever has the token and reaches %s may use it", settings.host
+        )
+    # A compute thread that holds the interpreter for 5 ms at a time makes every answer late.
+    sys.setswitchinterval(0.001)
+    listening = bind(settings.host, settings.port)
+    try:
+        store = Store(settings.root)
+    except EngineError:
+        listening.close()
+        raise
+    workshop = Workshop(store, settings.dtype)
+
+    def prepare() -> Workshop:
+        workshop.warm(settings.threads)
+        return workshop
+
+    compute = Compute(prepare)
+    state = State(store, workshop, compute)
+    compute.start()
+    failed: list[Exception] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        port = listening.getsockname()[1]
+
+        async def on_startup() -> None:
+            if settings.model is not None:
+                await state.preload(settings.model)
+            ready(port)
+
+        app = Guard(
+            build(state, on_startup=on_startup),
+            token=settings.token,
+            host=settings.host,
+            body_bytes=settings.body_bytes,
+        )
+        config = uvicorn.Config(
+            app,  # type: ignore[arg-type]  # an ASGI callable; uvicorn's own types are narrower
+            log_config=None,
+            access_log=False,
+            lifespan="on",
+            ws="none",
+            loop="asyncio",
+            timeout_keep_alive=120,
+            timeout_graceful_shutdown=1,
+            server_header=False,
+            date_header=False,
+        )
+        server = _Server(config)
+
+        def stop() -> None:
+            state.futures.close()
+            server.should_exit = True
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with contextlib.suppress(NotImplementedError):  # Windows
+                loop.add_signal_handler(number, stop)
+        if until is not None:
+            _watch(until, loop, stop)
+        housekeeping = asyncio.ensure_future(_keep_house(state))
+        try:
+            await server.serve(sockets=[listening])
+        finally:
+            housekeeping.cancel()
+        if not server.started:
+            failed.append(state.preload_error or RuntimeError("the server did not start"))
+
+    try:
+        asyncio.run(main())
+    finally:
+        state.close()
+        ended = compute.stop(_LAST_STEP_S)
+        store.close()
+        if not ended:  # in the middle of a long step: nothing on disk depends on it
+            logging.shutdown()
+            os._exit(0)
+    if failed:
+        raise failed[0]
+
+
+def _watch(until: Callable[[], None], loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
+    def watch() -> None:
+        until()
+        with contextlib.suppress(RuntimeError):  # the loop is closed: it ends already
+            loop.call_soon_threadsafe(stop)
+        threading.Event().wait(2 * _LAST_STEP_S)
+        os._exit(1)  # it did not end by itself
+
+    threading.Thread(target=watch, name="until", daemon=True).start()
+
+
+async def _keep_house(state: State) -> None:
+    while True:
+        await asyncio.sleep(_HOUSEKEEPING_S)
+        try:
+            await asyncio.to_thread(state.store.remove_expired)
+        except Exception:
+            logger.exception("engine.housekeeping_failed")

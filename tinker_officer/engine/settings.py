@@ -1,0 +1,111 @@
+"""What a server is started with, and how many threads it computes with."""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from tinker_officer._fields import one_of, whole
+from tinker_officer._files import home
+from tinker_officer.errors import EngineError
+
+
+_FIX = "LocalEngine(port=0, dtype='float32', threads=2)"
+
+
+def _good_token(_instance: Any, _attribute: Any, token: str) -> None:
+    if not (token.startswith("tml-") and len(token) >= 20 and token.isascii() and token.isprintable()):  # noqa: PLR2004 - shorter ones can be guessed
+        raise EngineError(
+            "the token is not usable",
+            got=f"{len(token)} characters",
+            need="'tml-', as the Tinker SDK demands, and at least 16 characters more",
+            fix="LocalEngine(token='tml-' + secrets.token_hex(32))",
+        )
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """What a server is started with.
+
+    Args:
+        root: where checkpoints are kept.
+        host: the address to bind.
+        port: the port to bind; 0 for a free one.
+        dtype: of the base models.
+        threads: how many threads compute.
+        token: what clients must send as `X-API-Key`.
+        model: a base model to load before anyone asks.
+        body_bytes: how long a request may be.
+    """
+
+    root: Path = attrs.field(
+        factory=lambda: home() / "engine", converter=lambda root: Path(root).expanduser()
+    )
+    host: str = "127.0.0.1"
+    port: int = attrs.field(default=0, validator=whole(0, 65535, error=EngineError, fix=_FIX))
+    dtype: str = attrs.field(
+        default="float32", validator=one_of(("float32", "bfloat16"), error=EngineError, fix=_FIX)
+    )
+    threads: int = attrs.field(
+        factory=lambda: default_threads(), validator=whole(1, 4096, error=EngineError, fix=_FIX)
+    )
+    token: str = attrs.field(factory=lambda: new_token(), repr=False, validator=_good_token)
+    model: str | None = None
+    body_bytes: int = 256 * 2**20
+
+
+def new_token() -> str:
+    """Return a random token of 256 bits, with the prefix that the Tinker SDK demands of a key."""
+    return f"tml-{secrets.token_hex(32)}"
+
+
+def default_threads() -> int:
+    """Return `OMP_NUM_THREADS` when it is set, else the number of physical cores that we may use."""
+    named = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if named.isdigit() and int(named) > 0:
+        return int(named)
+    return max(1, min(_physical_cores(), _quota()))
+
+
+def _physical_cores() -> int:
+    """Return how many physical cores this process may run on; siblings of one core count once."""
+    try:
+        allowed = os.sched_getaffinity(0)
+    except AttributeError:  # not Linux: nothing says which threads are siblings
+        return os.cpu_count() or 1
+    siblings = set()
+    for cpu in allowed:
+        path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        try:
+            siblings.add(path.read_text(encoding="ascii").strip())
+        except OSError:
+            siblings.add(str(cpu))
+    return len(siblings)
+
+
+def _quota() -> int:
+    """Return how many CPUs the control group grants, rounded up."""
+    try:
+        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return math.ceil(int(limit) / int(period))
+    except (OSError, ValueError):  # no such group, or "max"
+        return 1 << 30
+
+
+def compute_environment(threads: int) -> dict[str, str]:
+    """Return the environment that the compute libraries read when they are loaded.
+
+    Threads that wait must sleep: spinning ones, on cores that others use too, slow decoding tenfold.
+    """
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
+        "KMP_BLOCKTIME": os.environ.get("KMP_BLOCKTIME", "0"),
+        "TOKENIZERS_PARALLELISM": "false",
+    }

@@ -1,0 +1,507 @@
+"""Sessions, training runs and samplers, and the order of what is asked of them.
+
+Everything here belongs to the event loop's thread; tensors are the workshop's, in the compute thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+import uuid
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from tinker_officer.engine import wire
+from tinker_officer.engine.compute import Compute, Job
+from tinker_officer.engine.futures import Future, Futures, Reply
+from tinker_officer.engine.refusal import Refused
+from tinker_officer.engine.store import Meta, Run, Store, TinkerPath, now
+from tinker_officer.engine.workshop import Weights, Workshop
+from tinker_officer.errors import EngineError, OfficerError
+
+
+logger = logging.getLogger(__name__)
+
+MAX_RANK = 512
+
+
+@attrs.define(eq=False)
+class Session:
+    """One client's stay."""
+
+    id: str
+    created: str
+    user_metadata: dict[str, Any] | None
+    display_name: str | None
+    models: list[str] = attrs.field(factory=list)
+    samplers: list[str] = attrs.field(factory=list)
+    seen: float = attrs.field(factory=time.monotonic)
+    finished: bool = False
+
+
+@attrs.define(eq=False)
+class Model:
+    """One training client's model."""
+
+    id: str
+    session: str
+    base_model: str
+    folder: Path
+    lora: dict[str, Any]
+    last_request: str
+
+
+class State:
+    """What the engine knows, and the one door to the compute thread.
+
+    Args:
+        store: where checkpoints are.
+        workshop: what the compute thread works on.
+        compute: the compute thread.
+    """
+
+    def __init__(self, store: Store, workshop: Workshop, compute: Compute) -> None:
+        self.store, self.workshop, self.compute = store, workshop, compute
+        self.futures = Futures()
+        self.sessions: dict[str, Session] = {}
+        self.models: dict[str, Model] = {}
+        self.samplers: dict[str, Weights] = {}
+        self._located: dict[str, asyncio.Task[Path]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.preload_error: Exception | None = None
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
+
+    def close(self) -> None:
+        """Tell everyone who waits that no answer will come; let a save at hand end."""
+        self.futures.close()
+        self._writer.shutdown(wait=True, cancel_futures=True)
+
+    # -- sessions
+
+    def open_session(self, user_metadata: dict[str, Any] | None, display_name: str | None) -> Session:
+        """Begin a session."""
+        session = Session(str(uuid.uuid4()), now(), user_metadata, display_name)
+        self.sessions[session.id] = session
+        return session
+
+    def session(self, session_id: str) -> Session:
+        """Return a session that is going on.
+
+        Raises:
+            Refused: there is none, or it is finished (410).
+        """
+        session = self.sessions.get(session_id)
+        if session is None or session.finished:
+            raise Refused(
+                "the session is finished" if session else "no such session",
+                got=session_id[:64],
+                need="a session of this engine that is going on",
+                fix="make a new client: engine.service_client()",
+                status=410,
+            )
+        session.seen = time.monotonic()
+        return session
+
+    def finish_session(self, session_id: str) -> None:
+        """End a session, and free what it holds in memory; checkpoints stay."""
+        session = self.session(session_id)
+        session.finished = True
+        for model_id in session.models:
+            self.models.pop(model_id, None)
+            self.futures.forget(model_id)
+            self.compute.submit(
+                Job(model_id, partial(_once, partial(self.workshop.forget, model_id)), _ignored)
+            )
+        for sampler_id in session.samplers:
+            self.futures.forget(sampler_id)
+            weights = self.samplers.pop(sampler_id, None)
+            if weights is not None and weights.key == sampler_id:
+                self.compute.call(partial(self.workshop.forget_weights, sampler_id))
+
+    # -- training
+
+    def create_model(
+        self,
+        session_id: str,
+        seq: int,
+        base_model: str,
+        lora: dict[str, Any],
+        user_metadata: dict[str, Any] | None,
+    ) -> Future:
+        """Begin a training run with a fresh adapter."""
+        session = self.session(session_id)
+        model_id = f"{session.id}:train:{seq}"
+
+        def work(folder: Path) -> Generator[None, None, None]:
+            return self.workshop.create(model_id, base_model, folder, lora)
+
+        def answer() -> dict[str, Any]:
+            return {"model_id": model_id, "type": "create_model"}
+
+        return self._begin(session, model_id, base_model, lora, user_metadata, work, answer)
+
+    def create_from_state(
+        self,
+        session_id: str,
+        seq: int,
+        path: TinkerPath,
+        base_model: str | None,
+        optimizer: bool,
+        user_metadata: dict[str, Any] | None,
+    ) -> Future:
+        """Begin a training run from a checkpoint.
+
+        Raises:
+            Refused: there is no such checkpoint.
+        """
+        session = self.session(session_id)
+        meta = self.store.meta(path)
+        model_id = f"{session.id}:train:{seq}"
+        name = base_model or meta.base_model
+        metadata = user_metadata if user_metadata is not None else self._metadata_of(path.run)
+
+        def work(folder: Path) -> Generator[None, None, None]:
+            return self.workshop.restore(model_id, name, folder, path, optimizer)
+
+        def answer() -> dict[str, Any]:
+            return {"path": str(path), "model_id": model_id, "type": "load_weights"}
+
+        return self._begin(session, model_id, name, meta.lora, metadata, work, answer)
+
+    def model(self, model_id: str) -> Model:
+        """Return a model that is in memory.
+
+        Raises:
+            Refused: there is none (404).
+        """
+        model = self.models.get(model_id)
+        if model is None:
+            raise Refused(
+                "no such model",
+                got=model_id[:200],
+                need="a training client of this engine, whose session is not finished; after a restart of"
+                " the engine its saved states are still there",
+                fix="service_client.create_training_client_from_state_with_optimizer(path)",
+                status=404,
+            )
+        self.session(model.session)
+        model.last_request = now()
+        return model
+
+    def forward_backward(self, request: wire.ForwardBackward) -> Future:
+        """Queue a forward pass, with or without the backward one."""
+        self.model(request.model_id)
+        work = partial(self.workshop.forward_backward, request)
+        return self._queue(request.model_id, request.seq_id, work, _protobuf)
+
+    def optim_step(self, model_id: str, seq: int | None, settings: dict[str, float]) -> Future:
+        """Queue an optimizer step."""
+        self.model(model_id)
+        work = partial(self.workshop.optim_step, model_id, settings)
+        return self._queue(model_id, seq, work, lambda metrics: _json({"metrics": metrics}))
+
+    def load(self, model_id: str, seq: int | None, path: TinkerPath, optimizer: bool) -> Future:
+        """Queue the loading of a checkpoint into a model that is there."""
+        self.model(model_id)
+        work = partial(self.workshop.load, model_id, path, optimizer)
+        answer = {"path": str(path), "model_id": model_id, "type": "load_weights"}
+        return self._queue(model_id, seq, work, lambda _: _json(answer))
+
+    def save(
+        self,
+        model_id: str,
+        seq: int | None,
+        path: TinkerPath,
+        answer: dict[str, Any],
+        *,
+        overwrite: bool,
+        expires: str | None,
+        user_metadata: dict[str, str] | None,
+    ) -> Future:
+        """Queue the saving of a checkpoint; it is written beside the jobs that follow."""
+        self.model(model_id)
+
+        def work() -> Generator[None, None, tuple[Meta, dict[str, bytes]]]:
+            self.store.must_be_free(path, overwrite=overwrite)
+            return (yield from self.workshop.state(model_id, optimizer=path.kind == "weights"))
+
+        def write(state: tuple[Meta, dict[str, bytes]]) -> dict[str, Any]:
+            meta, files = state
+            meta = attrs.evolve(meta, path=str(path), expires=expires, user_metadata=user_metadata)
+            saved = self.store.save(path, files, meta, overwrite=overwrite)
+            return {**answer, "size_bytes": saved.size_bytes}
+
+        future, fresh = self.futures.begin(model_id, seq)
+        if fresh:
+            settle = self._settler(future, _json)
+
+            def written(state: Any) -> None:
+                if isinstance(state, Exception):
+                    settle(state)
+                else:
+                    self._writer.submit(_settled, settle, partial(write, state))
+
+            self.compute.submit(Job(model_id, work, written))
+        return future
+
+    # -- sampling
+
+    async def open_sampler(
+        self, session_id: str, seq: int, base_model: str | None, path: TinkerPath | None
+    ) -> str:
+        """Begin a sampling session on a base model, or on saved weights.
+
+        Raises:
+            Refused: there is no such session or checkpoint.
+            ModelError: there is no such base model.
+        """
+        session = self.session(session_id)
+        sampler_id = f"{session.id}:sample:{seq}"
+        if sampler_id not in self.samplers:
+            name = self.store.meta(path).base_model if path is not None else base_model
+            if name is None:
+                raise Refused(
+                    "nothing to sample from",
+                    got="neither base_model nor model_path",
+                    need="one of them",
+                    fix="service_client.create_sampling_client(base_model=...)",
+                )
+            folder = await self.locate(name)
+            key = None if path is None else f"{path}@{self.store.meta(path).created}"
+            self.samplers[sampler_id] = Weights(name, folder, key, path)
+            session.samplers.append(sampler_id)
+        return sampler_id
+
+    def open_snapshot(self, model_id: str, seq: int | None, sampler_seq: int) -> Future:
+        """Queue the beginning of a sampling session on a model's present weights."""
+        model = self.model(model_id)
+        sampler_id = f"{model.session}:sample:{sampler_seq}"
+
+        def work() -> Generator[None, None, dict[str, Any]]:
+            self.workshop.snapshot(model_id, sampler_id, spill=True)
+            yield
+            return {"sampling_session_id": sampler_id, "type": "save_weights_for_sampler"}
+
+        self.samplers[sampler_id] = Weights(model.base_model, model.folder, sampler_id)
+        self.sessions[model.session].samplers.append(sampler_id)
+        return self._queue(model_id, seq, work, _json)
+
+    def sampler(self, sampler_id: str) -> Weights:
+        """Return what a sampling session samples from.
+
+        Raises:
+            Refused: there is no such session (404).
+        """
+        weights = self.samplers.get(sampler_id)
+        if weights is None:
+            raise Refused(
+                "no such sampling session",
+                got=sampler_id[:200],
+                need="a sampling client of this engine, whose session is not finished; after a restart of"
+                " the engine its saved weights are still there",
+                fix="service_client.create_sampling_client(model_path=path)",
+                status=404,
+            )
+        return weights
+
+    def sample(self, request: wire.Sample) -> Future:
+        """Put a sampling request into the batch."""
+        weights = self.sampler(request.session_id)
+        future, fresh = self.futures.begin(request.session_id, request.seq_id)
+        if fresh:
+            future.note["sample_sequence_ids"] = [f"{future.id}:{i}" for i in range(request.num_samples)]
+            settle = self._settler(future, _protobuf)
+            self.compute.call(partial(self.workshop.sample, future.id, request, weights, settle))
+        return future
+
+    def cancel(self, request_id: str) -> None:
+        """Stop a sampling request whose answer nobody wants."""
+        future = self.futures.get(request_id)
+        if future is not None and future.owner in self.samplers:
+            self.compute.call(partial(self.workshop.cancel, request_id))
+            error = EngineError(
+                "the request was cancelled", got=request_id, need="a request that goes on", fix="sample again"
+            )
+            self._settler(future, _protobuf)(error)
+
+    # -- base models
+
+    async def locate(self, base_model: str) -> Path:
+        """Return the folder of a base model; slow the first time, and asked for once.
+
+        Raises:
+            ModelError: there is none.
+        """
+        task = self._located.get(base_model)
+        if task is None or (task.done() and task.exception() is not None):
+            task = asyncio.ensure_future(asyncio.to_thread(_locate, base_model))
+            self._located[base_model] = task
+        return await asyncio.shield(task)
+
+    def located(self) -> dict[str, Path]:
+        """Return the base models that were asked for, by name."""
+        return {
+            name: task.result()
+            for name, task in self._located.items()
+            if task.done() and not task.cancelled() and task.exception() is None
+        }
+
+    async def preload(self, base_model: str) -> None:
+        """Load a base model before anyone asks for it.
+
+        Raises:
+            OfficerError: there is none, or it cannot be loaded; kept in `preload_error` too.
+        """
+        loop = asyncio.get_running_loop()
+        loaded: asyncio.Future[Any] = loop.create_future()
+        try:
+            folder = await self.locate(base_model)
+            work = partial(_once, partial(self.workshop.base, base_model, folder))
+            self.compute.submit(
+                Job("", work, lambda result: loop.call_soon_threadsafe(loaded.set_result, result))
+            )
+            result = await loaded
+            if isinstance(result, Exception):
+                raise result
+        except Exception as error:
+            self.preload_error = error
+            raise
+
+    # -- private
+
+    def _begin(
+        self,
+        session: Session,
+        model_id: str,
+        base_model: str,
+        lora: dict[str, Any],
+        user_metadata: dict[str, Any] | None,
+        work: Callable[[Path], Generator[None, None, None]],
+        answer: Callable[[], dict[str, Any]],
+    ) -> Future:
+        future, fresh = self.futures.begin(model_id, 0)
+        if not fresh:
+            return future
+        settle = self._settler(future, lambda _: _json(answer()))
+
+        async def prepare() -> None:
+            try:
+                _check_rank(lora["rank"])
+                folder = await self.locate(base_model)
+                run = Run(model_id, base_model, lora, now(), session.id, user_metadata)
+                await asyncio.to_thread(self.store.begin_run, run)
+                self.models[model_id] = Model(model_id, session.id, base_model, folder, lora, now())
+                session.models.append(model_id)
+                self.compute.submit(Job(model_id, lambda: work(folder), settle))
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is this request's answer
+                settle(error)
+
+        task = asyncio.ensure_future(prepare())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return future
+
+    def _queue(
+        self,
+        owner: str,
+        seq: int | None,
+        work: Callable[[], Generator[None, None, Any]],
+        encode: Callable[[Any], Reply],
+    ) -> Future:
+        future, fresh = self.futures.begin(owner, seq)
+        if fresh:
+            self.compute.submit(Job(owner, work, self._settler(future, encode)))
+        return future
+
+    def _settler(self, future: Future, encode: Callable[[Any], Reply]) -> Callable[[Any], None]:
+        """Return a function, for any thread, that answers `future` with a result or an exception."""
+        loop = asyncio.get_running_loop()
+
+        def settle(result: Any) -> None:
+            try:
+                reply = _failure(result) if isinstance(result, Exception) else encode(result)
+            except Exception as error:  # noqa: BLE001 - an answer that cannot be encoded fails alone
+                reply = _failure(error)
+            try:
+                loop.call_soon_threadsafe(self.futures.finish, future, reply)
+            except RuntimeError:
+                logger.debug("engine.answer_dropped")  # the loop is closed: the engine is stopping
+
+        return settle
+
+    def _metadata_of(self, run_id: str) -> dict[str, Any] | None:
+        try:
+            return self.store.run(run_id).user_metadata
+        except Refused:
+            return None
+
+
+def _locate(base_model: str) -> Path:
+    from tinker_officer._models import locate
+
+    return locate(base_model)
+
+
+def _check_rank(rank: int) -> None:
+    if not 1 <= rank <= MAX_RANK:
+        raise EngineError(
+            f"rank {rank} exceeds max LoRA rank {MAX_RANK}" if rank > MAX_RANK else "rank is out of range",
+            got=rank,
+            need=f"an integer from 1 to {MAX_RANK}",
+            fix="service_client.create_lora_training_client(base_model, rank=32)",
+        )
+
+
+def _once(function: Callable[[], Any]) -> Generator[None, None, None]:
+    function()
+    yield
+
+
+def _ignored(result: Any) -> None:
+    if isinstance(result, Exception):
+        logger.error("engine.cleanup_failed", exc_info=result)
+
+
+def _settled(settle: Callable[[Any], None], work: Callable[[], Any]) -> None:
+    try:
+        result = work()
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is this request's answer
+        result = error
+    settle(result)
+
+
+def _protobuf(body: bytes) -> Reply:
+    return Reply(body, wire.PROTOBUF)
+
+
+def _json(value: Any) -> Reply:
+    return Reply(json.dumps(value).encode())
+
+
+def _failure(error: Exception) -> Reply:
+    if isinstance(error, OfficerError):
+        return _json({"error": str(error), "category": "user"})
+    if _out_of_memory(error):
+        text = EngineError(
+            "the engine ran out of memory on this request",
+            got=str(error)[:300],
+            need="a request that fits",
+            fix="fewer or shorter examples a call, or LocalEngine(dtype='bfloat16')",
+        )
+        return _json({"error": str(text), "category": "user"})
+    logger.error("engine.request_failed", exc_info=error)
+    return _json({"error": f"{type(error).__name__}: {error}", "category": "server"})
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and ("out of memory" in str(error) or "can't allocate memory" in str(error))
+    )

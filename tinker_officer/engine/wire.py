@@ -1,0 +1,461 @@
+"""Tinker's messages to ours and back. The only file that imports `tinker.proto`.
+
+Importing the SDK's protobuf module brings the SDK and torch with it, so it is imported by the first
+call (`warm`, in the compute thread), and the server answers before.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from functools import cache
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from tinker_officer.engine.refusal import Refused
+
+
+if TYPE_CHECKING:
+    from tinker_officer.engine.sampler import SampleOutput
+    from tinker_officer.engine.trainer import LossOutput
+
+Array = NDArray[Any]
+
+PROTOBUF = "application/x-protobuf"
+_MOST_ELEMENTS = 2**26  # of one tensor: 256 MiB in float32
+
+
+@attrs.frozen
+class Datum:
+    """Tokens, and what a loss needs for each of them: dense arrays."""
+
+    tokens: Array
+    inputs: dict[str, Array]
+
+
+@attrs.frozen
+class ForwardBackward:
+    """A `forward_backward` request."""
+
+    model_id: str
+    seq_id: int
+    data: list[Datum]
+    loss_fn: str
+    config: dict[str, float | str]
+    forward_only: bool
+
+
+@attrs.frozen
+class Sample:
+    """An `asample` request."""
+
+    session_id: str
+    seq_id: int | None
+    prompt: Array
+    num_samples: int
+    max_tokens: int | None
+    temperature: float
+    top_p: float
+    top_k: int
+    stop: tuple[int, ...] | tuple[str, ...] | None
+    seed: int | None
+    prompt_logprobs: bool
+    prompt_logprobs_last_n: int | None
+    topk_prompt_logprobs: int
+    topk_sample_logprobs: int
+
+
+@cache
+def _pb() -> ModuleType:
+    from tinker.proto import tinker_public_pb2
+
+    return tinker_public_pb2
+
+
+def warm() -> None:
+    """Import the SDK's protobuf module, which takes seconds the first time."""
+    _pb()
+
+
+# -- requests
+
+
+def decode_forward_backward(body: bytes) -> ForwardBackward:
+    """Return the request that `body` (protobuf) holds.
+
+    Raises:
+        Refused: the bytes are no such message, or a tensor contradicts itself.
+    """
+    from google.protobuf.message import DecodeError
+
+    message = _pb().ForwardBackwardRequest()
+    try:
+        message.ParseFromString(body)
+    except DecodeError as error:
+        raise _malformed("the body", str(error)) from error
+    config: dict[str, float | str] = dict(message.loss_fn_config)
+    for key, value in message.loss_fn_config_v2.items():
+        config[key] = value.text if value.WhichOneof("value") == "text" else value.number
+    data = [
+        Datum(
+            _tokens(datum.model_input, index),
+            {
+                name: _tensor(tensor, f"{name} of datum {index}")
+                for name, tensor in datum.loss_fn_inputs.items()
+            },
+        )
+        for index, datum in enumerate(message.data)
+    ]
+    return ForwardBackward(
+        message.model_id, message.seq_id, data, message.loss_fn, config, message.forward_only
+    )
+
+
+def decode_sample(body: dict[str, Any]) -> Sample:
+    """Return the request that `body` (JSON) holds.
+
+    Raises:
+        Refused: a field is missing or of another type, or asks for what this engine does not do.
+    """
+    for field, other in _NOT_HERE.items():
+        if body.get(field):
+            raise Refused(
+                f"{field} is not supported by the embedded engine",
+                got=str(body[field])[:80],
+                need="a request without it",
+                fix=other,
+            )
+    params = body.get("sampling_params") or {}
+    read = Fields(params, "sampling_params")
+    outer = Fields(body, "asample")
+    return Sample(
+        session_id=outer.text("sampling_session_id"),
+        seq_id=outer.whole("seq_id", None),
+        prompt=_json_tokens(body.get("prompt")),
+        num_samples=outer.whole("num_samples", 1, low=1, high=4096) or 1,
+        max_tokens=read.whole("max_tokens", None, low=1),
+        temperature=read.real("temperature", 1.0, low=0.0),
+        top_p=read.real("top_p", 1.0, low=0.0, high=1.0),
+        top_k=_some(read.whole("top_k", -1, low=-1), -1),
+        stop=_stop(params.get("stop")),
+        seed=read.whole("seed", None),
+        prompt_logprobs=bool(body.get("prompt_logprobs")),
+        prompt_logprobs_last_n=outer.whole("prompt_logprobs_last_n", None, low=1),
+        topk_prompt_logprobs=_some(outer.whole("topk_prompt_logprobs", 0, low=0, high=1000), 0),
+        topk_sample_logprobs=_some(outer.whole("topk_sample_logprobs", 0, low=0, high=1000), 0),
+    )
+
+
+def parse_object(text: bytes) -> dict[str, Any]:
+    """Return the JSON object that `text` holds; an empty text is an empty object.
+
+    Raises:
+        Refused: it is no JSON object.
+    """
+    try:
+        value = json.loads(text or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise _malformed("the body", str(error)[:200]) from error
+    if not isinstance(value, dict):
+        raise _malformed("the body", f"{type(value).__name__} instead of an object")
+    return value
+
+
+class Fields:
+    """Typed access to the fields of a JSON object.
+
+    Args:
+        body: the object.
+        where: its name, for messages.
+    """
+
+    def __init__(self, body: Any, where: str) -> None:
+        if not isinstance(body, dict):
+            raise _malformed(where, f"{type(body).__name__} instead of an object")
+        self._body, self._where = body, where
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """Return a string.
+
+        Raises:
+            Refused: it is missing and there is no default, or it is no string.
+        """
+        value = self._body.get(name)
+        if value is None and default is not None:
+            return default
+        if not isinstance(value, str) or len(value) > 4096:  # noqa: PLR2004 - no name is longer
+            raise self._wrong(name, value, "a string")
+        return value
+
+    def maybe_text(self, name: str) -> str | None:
+        """Return a string, or None when it is missing."""
+        return None if self._body.get(name) is None else self.text(name)
+
+    def whole(
+        self, name: str, default: int | None, *, low: int | None = None, high: int | None = None
+    ) -> int | None:
+        """Return an integer from `low` to `high`, or `default` when it is missing.
+
+        Raises:
+            Refused: it is no integer, or out of range.
+        """
+        value = self._body.get(name)
+        if value is None:
+            return default
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not whole or (low is not None and value < low) or (high is not None and value > high):
+            raise self._wrong(name, value, _range("an integer", low, high))
+        return int(value)
+
+    def real(
+        self, name: str, default: float, *, low: float | None = None, high: float | None = None
+    ) -> float:
+        """Return a finite number from `low` to `high`, or `default` when it is missing.
+
+        Raises:
+            Refused: it is no finite number, or out of range.
+        """
+        value = self._body.get(name)
+        if value is None:
+            return default
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not number or (low is not None and value < low) or (high is not None and value > high):
+            raise self._wrong(name, value, _range("a finite number", low, high))
+        return float(value)
+
+    def flag(self, name: str, default: bool) -> bool:
+        """Return a boolean, or `default` when it is missing.
+
+        Raises:
+            Refused: it is no boolean.
+        """
+        value = self._body.get(name)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            raise self._wrong(name, value, "true or false")
+        return value
+
+    def mapping(self, name: str) -> dict[str, Any] | None:
+        """Return an object, or None when it is missing.
+
+        Raises:
+            Refused: it is no object.
+        """
+        value = self._body.get(name)
+        if value is not None and not isinstance(value, dict):
+            raise self._wrong(name, value, "an object")
+        return value
+
+    def _wrong(self, name: str, value: Any, need: str) -> Refused:
+        return Refused(
+            f"{self._where}: {name} is not usable",
+            got=repr(value)[:200],
+            need=need,
+            fix=f"send {name} as {need}",
+        )
+
+
+# -- answers
+
+
+def encode_loss(output: LossOutput) -> bytes:
+    """Return `output` as a `ForwardBackwardOutput` message."""
+    pb = _pb()
+    message = pb.ForwardBackwardOutput(loss_fn_output_type="ArrayRecord")
+    for key, value in output.metrics.items():
+        message.metrics[key] = float(value)
+    start = 0
+    while start < len(output.outputs):  # one record for neighbours of the same trailing shapes
+        shapes = _trailing(output.outputs[start])
+        end = start + 1
+        while end < len(output.outputs) and _trailing(output.outputs[end]) == shapes:
+            end += 1
+        record = message.loss_fn_outputs.add(num_datums=end - start)
+        for name, trailing in shapes.items():
+            arrays = [np.ascontiguousarray(datum[name]) for datum in output.outputs[start:end]]
+            floats = arrays[0].dtype.kind == "f"
+            wide = np.float32 if floats else np.int64
+            arrays = [array.astype(wide, copy=False) for array in arrays]
+            field = record.fields[name]
+            field.data = b"".join(array.tobytes() for array in arrays)
+            field.offsets = np.cumsum([0, *(array.nbytes for array in arrays)], dtype=np.int64).tobytes()
+            field.dtype = pb.DTYPE_FLOAT32 if floats else pb.DTYPE_INT64
+            field.trailing_shape.extend(trailing)
+        start = end
+    return bytes(message.SerializeToString())
+
+
+def encode_sample(output: SampleOutput, request: Sample) -> bytes:
+    """Return `output` as a `SampleResponse` message."""
+    pb = _pb()
+    message = pb.SampleResponse()
+    for sequence in output.sequences:
+        stopped = sequence.stop_reason == "stop"
+        sent = message.sequences.add(
+            stop_reason=pb.STOP_REASON_STOP if stopped else pb.STOP_REASON_LENGTH,
+            tokens=np.asarray(sequence.tokens, dtype=np.int32).tobytes(),
+            logprobs=np.asarray(sequence.logprobs, dtype=np.float32).tobytes(),
+        )
+        if sequence.topk is not None:
+            _fill_topk(sent.topk_sampled_logprobs, *sequence.topk)
+    skipped = 0
+    if request.prompt_logprobs_last_n is not None:
+        skipped = len(request.prompt) - request.prompt_logprobs_last_n
+    if output.prompt_logprobs is not None:
+        logprobs = np.array(output.prompt_logprobs, dtype=np.float32)
+        logprobs[:skipped] = np.nan
+        message.prompt_logprobs = logprobs.tobytes()
+    if output.topk_prompt is not None:
+        ids, values = (np.array(part) for part in output.topk_prompt)
+        ids[:skipped], values[:skipped] = 0, _EMPTY_LOGPROB
+        _fill_topk(message.topk_prompt_logprobs, ids, values)
+    return bytes(message.SerializeToString())
+
+
+# -- private
+
+_EMPTY_LOGPROB = -99999.0  # what the SDK takes for "no entry"
+
+_NOT_HERE = {
+    "target_prompt_logprobs": "topk_prompt_logprobs=k gives the k likeliest tokens of each position",
+    "prompt_alt_tokens_k": "sample(prompt[:i], num_samples=k) draws at position i",
+    "record_stability_info": "use importance_sampling or ppo, which need no recorded information",
+}
+
+
+def _fill_topk(message: Any, ids: Array, logprobs: Array) -> None:
+    message.length, message.k = ids.shape
+    message.token_ids = np.ascontiguousarray(ids, dtype=np.int32).tobytes()
+    message.logprobs = np.ascontiguousarray(logprobs, dtype=np.float32).tobytes()
+
+
+def _trailing(datum: dict[str, Array]) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape[1:] for name, array in datum.items()}
+
+
+def _tokens(chunks: Sequence[Any], index: int) -> Array:
+    parts = []
+    for chunk in chunks:
+        kind = chunk.WhichOneof("chunk")
+        if kind != "encoded_text":
+            raise _only_text(str(kind))
+        parts.append(_from_bytes(chunk.encoded_text.tokens, np.dtype(np.int32), f"tokens of datum {index}"))
+    return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, dtype=np.int64)
+
+
+def _json_tokens(prompt: Any) -> Array:
+    chunks = prompt.get("chunks") if isinstance(prompt, dict) else None
+    if not isinstance(chunks, list):
+        raise _malformed("prompt", "no list of chunks")
+    tokens: list[int] = []
+    for chunk in chunks:
+        kind = chunk.get("type", "encoded_text") if isinstance(chunk, dict) else type(chunk).__name__
+        if kind != "encoded_text":
+            raise _only_text(str(kind))
+        part = chunk.get("tokens")
+        if not isinstance(part, list) or not all(type(token) is int for token in part):
+            raise _malformed("prompt", "tokens are not integers")
+        tokens.extend(part)
+    try:
+        return np.asarray(tokens, dtype=np.int64)
+    except OverflowError as error:
+        raise _malformed("prompt", str(error)) from error
+
+
+def _stop(stop: Any) -> tuple[int, ...] | tuple[str, ...] | None:
+    """Return what ends a sample; None: the model's own end of text, nothing: only `max_tokens`."""
+    if stop is None:
+        return None
+    if isinstance(stop, str):
+        return (stop,)
+    if isinstance(stop, list) and all(type(item) is int for item in stop):
+        return tuple(stop)
+    if isinstance(stop, list) and all(isinstance(item, str) for item in stop):
+        return tuple(stop)
+    raise _malformed("stop", repr(stop)[:80])
+
+
+def _tensor(message: Any, what: str) -> Array:
+    pb = _pb()
+    kinds = {
+        pb.DTYPE_FLOAT32: np.float32,
+        pb.DTYPE_INT64: np.int64,
+        pb.DTYPE_INT32: np.int32,
+        pb.DTYPE_BFLOAT16: np.uint16,
+    }
+    if message.dtype not in kinds:
+        raise _malformed(what, f"dtype {message.dtype}")
+    kind = np.dtype(kinds[message.dtype])
+    shape = tuple(message.shape)
+    if any(size < 0 for size in shape) or math.prod(shape) > _MOST_ELEMENTS:
+        raise _malformed(what, f"shape {shape}")
+    if message.HasField("sparse_csr"):
+        dense = _densified(message.sparse_csr, shape, kind, what)
+    else:
+        dense = _from_bytes(message.dense, kind, what)
+        shape = shape or dense.shape
+        if math.prod(shape) != dense.size:
+            raise _malformed(what, f"{dense.size} elements for shape {shape}")
+        dense = dense.reshape(shape)
+    if message.dtype == pb.DTYPE_BFLOAT16:
+        return np.asarray((dense.astype(np.uint32) << 16).view(np.float32))
+    return dense.astype(np.int64) if kind.kind == "i" else dense
+
+
+def _densified(csr: Any, shape: tuple[int, ...], kind: np.dtype[Any], what: str) -> Array:
+    values = _from_bytes(csr.values, kind, what)
+    rows = _from_bytes(csr.crow_indices, np.dtype(np.int64), what)
+    columns = _from_bytes(csr.col_indices, np.dtype(np.int64), what)
+    good = (
+        len(shape) == 2  # noqa: PLR2004 - CSR is for matrices
+        and len(rows) == shape[0] + 1
+        and rows[0] == 0
+        and rows[-1] == len(values) == len(columns)
+        and bool((np.diff(rows) >= 0).all())
+        and bool(((columns >= 0) & (columns < shape[1])).all())
+    )
+    if not good:
+        raise _malformed(what, f"sparse indices do not fit shape {shape}")
+    dense = np.zeros(shape, dtype=kind)
+    dense[np.repeat(np.arange(shape[0]), np.diff(rows)), columns] = values
+    return dense
+
+
+def _from_bytes(data: bytes, kind: np.dtype[Any], what: str) -> Array:
+    if len(data) % kind.itemsize:
+        raise _malformed(what, f"{len(data)} bytes of {kind}")
+    return np.frombuffer(data, dtype=kind)
+
+
+def _some(value: int | None, default: int) -> int:
+    return default if value is None else value
+
+
+def _range(kind: str, low: float | None, high: float | None) -> str:
+    if low is not None and high is not None:
+        return f"{kind} from {low} to {high}"
+    return f"{kind} of at least {low}" if low is not None else kind
+
+
+def _malformed(what: str, got: str) -> Refused:
+    return Refused(
+        f"{what} cannot be read",
+        got=got,
+        need="a message as the Tinker SDK 0.38 sends it",
+        fix="pip install 'tinker>=0.38,<0.39'",
+    )
+
+
+def _only_text(kind: str) -> Refused:
+    return Refused(
+        "only text can be used with the embedded engine",
+        got=f"a chunk of kind {kind}",
+        need="chunks of tokens",
+        fix="tinker.ModelInput.from_ints(tokens), or hosted Tinker for images and audio",
+    )

@@ -1,0 +1,384 @@
+"""What the compute thread works on: base models, trainers, samplers and the weights they sample from."""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from tinker_officer.engine import wire
+from tinker_officer.engine.refusal import Refused
+from tinker_officer.engine.store import Meta, Run, Store, TinkerPath, now
+from tinker_officer.errors import EngineError
+
+
+if TYPE_CHECKING:
+    from tinker_officer.engine.lora import Adapter
+    from tinker_officer.engine.models import BaseModel
+    from tinker_officer.engine.sampler import Sampler
+    from tinker_officer.engine.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+Work = Generator[None, None, None]
+
+_ADAPTERS_IN_MEMORY = 16
+
+
+@attrs.frozen
+class Weights:
+    """What a sampler samples from: a base model, and the adapter on it if there is one.
+
+    Args:
+        base_model: the base model's name.
+        folder: where its files are.
+        key: which adapter; None for the base model alone.
+        path: where the adapter is saved; None for one that was never given a name.
+    """
+
+    base_model: str
+    folder: Path
+    key: str | None = None
+    path: TinkerPath | None = None
+
+
+@attrs.define
+class _Training:
+    base_name: str
+    trainer: Trainer
+    steps: int = 0
+
+
+class Workshop:
+    """Everything that holds tensors. For the compute thread only.
+
+    Args:
+        store: where checkpoints are.
+        dtype: of the base models: "float32" or "bfloat16".
+    """
+
+    def __init__(self, store: Store, dtype: str) -> None:
+        self._store, self._dtype = store, dtype
+        self._bases: dict[Path, BaseModel] = {}
+        self._samplers: dict[Path, Sampler] = {}
+        self._trainings: dict[str, _Training] = {}
+        self._adapters: OrderedDict[str, Adapter] = OrderedDict()
+        self._spilled: dict[str, Path] = {}
+        self._sampling: dict[Path, dict[str, Callable[[Any], None]]] = {}
+
+    # -- training: generators, so that sampling may run at each `yield`
+
+    def create(self, model_id: str, base_model: str, folder: Path, lora: dict[str, Any]) -> Work:
+        """Make a fresh adapter for `model_id`."""
+        from tinker_officer.engine.lora import Adapter, LoraSpec
+        from tinker_officer.engine.trainer import Trainer
+
+        base = self.base(base_model, folder)
+        yield
+        adapter = Adapter.create(base, LoraSpec(**lora))
+        self._trainings[model_id] = _Training(base_model, Trainer(base, adapter))
+
+    def restore(
+        self, model_id: str, base_model: str, folder: Path, path: TinkerPath, optimizer: bool
+    ) -> Work:
+        """Make a trainer for `model_id` from a checkpoint."""
+        from tinker_officer.engine.trainer import Trainer
+
+        meta, files = self._read_state(path, optimizer=optimizer)
+        base = self.base(base_model, folder)
+        yield
+        trainer = Trainer(base, self._adapter(base, meta, files))
+        self._trainings[model_id] = _Training(base_model, trainer)
+        self._fill(model_id, meta, files, optimizer=optimizer)
+
+    def load(self, model_id: str, path: TinkerPath, optimizer: bool) -> Work:
+        """Replace the weights of `model_id` by a checkpoint's."""
+        training = self._training(model_id)
+        meta, files = self._read_state(path, optimizer=optimizer)
+        yield
+        mine = attrs.asdict(training.trainer.adapter.spec)
+        for field in ("rank", "train_mlp", "train_attn", "train_unembed"):
+            if mine[field] != meta.lora[field]:
+                raise EngineError(
+                    "the checkpoint is of another LoRA",
+                    got=f"{field}={meta.lora[field]}",
+                    need=f"{field}={mine[field]}, as this training client has",
+                    fix=f"service_client.create_training_client_from_state({str(path)!r})",
+                )
+        self._fill(model_id, meta, files, optimizer=optimizer)
+
+    def forward_backward(self, request: wire.ForwardBackward) -> Generator[None, None, bytes]:
+        """Run the forward pass, and the backward one unless it was not asked for."""
+        from tinker_officer.engine.trainer import Example
+
+        trainer = self._training(request.model_id).trainer
+        examples = [Example(tokens=datum.tokens, inputs=datum.inputs) for datum in request.data]
+        output = yield from trainer.forward_backward(
+            examples, request.loss_fn, request.config, backward=not request.forward_only
+        )
+        return wire.encode_loss(output)
+
+    def optim_step(
+        self, model_id: str, settings: dict[str, float]
+    ) -> Generator[None, None, dict[str, float]]:
+        """Take an optimizer step; return its metrics."""
+        from tinker_officer.engine.trainer import AdamSettings
+
+        training = self._training(model_id)
+        metrics = training.trainer.optim_step(AdamSettings(**settings))
+        training.steps += 1
+        yield
+        return metrics
+
+    def state(
+        self, model_id: str, *, optimizer: bool
+    ) -> Generator[None, None, tuple[Meta, dict[str, bytes]]]:
+        """Return a training run's weights, and its optimizer's state, as files."""
+        from safetensors.torch import save
+
+        training = self._training(model_id)
+        tensors = training.trainer.state_tensors()
+        moments = {name: tensor for name, tensor in tensors.items() if _is_moment(name)}
+        weights = {name: tensor for name, tensor in tensors.items() if name not in moments}
+        files = {
+            "adapter_model.safetensors": save(weights, metadata={"format": "pt"}),
+            "adapter_config.json": self._config(training).encode(),
+        }
+        if optimizer:
+            files["optimizer.safetensors"] = save(moments)
+        yield
+        lora = attrs.asdict(training.trainer.adapter.spec)
+        return Meta("", training.base_name, lora, now(), training.steps, {}), files
+
+    # -- sampling
+
+    def snapshot(self, model_id: str, key: str, *, spill: bool) -> None:
+        """Keep the present weights of `model_id` under `key`, unchanged by later steps.
+
+        Args:
+            model_id: whose weights.
+            key: their name.
+            spill: whether this is their only copy, so that it must not be lost for want of memory.
+        """
+        self._adapters[key] = self._training(model_id).trainer.adapter.snapshot()
+        if spill:
+            self._spilled.setdefault(key, self._store.scratch / f"{uuid.uuid4().hex}.adapter")
+        self._evict()
+
+    def sample(
+        self, request_id: str, request: wire.Sample, weights: Weights, done: Callable[[Any], None]
+    ) -> None:
+        """Put a request into the batch; `done` gets the encoded answer or an exception."""
+        try:
+            base = self.base(weights.base_model, weights.folder)
+            spec = self._spec(base, request)
+            adapter = None if weights.key is None else self._adapter_for(base, weights)
+            sampler = self._samplers.get(base.folder)
+            if sampler is None:
+                from tinker_officer.engine.sampler import Sampler
+
+                sampler = self._samplers[base.folder] = Sampler(base)
+            self._sampling.setdefault(base.folder, {})[request_id] = lambda output: done(
+                output if isinstance(output, Exception) else wire.encode_sample(output, request)
+            )
+            sampler.add(request_id, spec, adapter)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this request's answer
+            for waiting in self._sampling.values():
+                waiting.pop(request_id, None)
+            done(error)
+
+    def cancel(self, request_id: str) -> None:
+        """Take a request out of the batch, if it is still there."""
+        for folder, waiting in self._sampling.items():
+            if waiting.pop(request_id, None) is not None:
+                self._samplers[folder].cancel(request_id)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a sampler has work."""
+        return any(sampler.busy for sampler in self._samplers.values())
+
+    def step(self) -> None:
+        """Let each busy sampler do a little, and hand out what is finished."""
+        for folder, sampler in list(self._samplers.items()):
+            if not sampler.busy:
+                continue
+            waiting = self._sampling[folder]
+            try:
+                finished = sampler.step()
+            except Exception as error:
+                logger.exception("engine.sampler_failed")
+                finished = [(request_id, error) for request_id in waiting]
+                del self._samplers[folder]  # whatever state it is in, the next request gets a new one
+            for request_id, output in finished:
+                done = waiting.pop(request_id, None)
+                if done is None:
+                    continue
+                try:
+                    done(output)
+                except Exception as error:  # noqa: BLE001 - an answer that cannot be encoded fails alone
+                    logger.exception("engine.encode_failed")
+                    done(error)
+
+    # -- housekeeping
+
+    def warm(self, threads: int) -> None:
+        """Import what takes seconds, and set how many threads compute."""
+        wire.warm()
+        import torch
+
+        torch.set_num_threads(threads)
+        from tinker_officer.engine import lora, models, sampler, trainer  # noqa: F401 - to have it behind us
+
+    def base(self, name: str, folder: Path) -> BaseModel:
+        """Return a base model, read from disk the first time."""
+        folder = folder.resolve()
+        if folder not in self._bases:
+            from tinker_officer.engine.models import load
+
+            self._bases[folder] = load(name, folder, dtype=self._dtype)
+        return self._bases[folder]
+
+    def forget(self, model_id: str) -> None:
+        """Drop a training run from memory."""
+        self._trainings.pop(model_id, None)
+
+    def forget_weights(self, key: str) -> None:
+        """Drop a snapshot from memory and scratch."""
+        self._adapters.pop(key, None)
+        path = self._spilled.pop(key, None)
+        if path is not None:
+            path.unlink(missing_ok=True)
+
+    # -- private
+
+    def _training(self, model_id: str) -> _Training:
+        if model_id not in self._trainings:
+            raise Refused(
+                "no such model in memory",
+                got=model_id[:200],
+                need="a training client of this engine, whose session is not finished",
+                fix="service_client.create_training_client_from_state_with_optimizer(path)",
+                status=404,
+            )
+        return self._trainings[model_id]
+
+    def _config(self, training: _Training) -> str:
+        return json.dumps(training.trainer.adapter.peft_config(training.base_name), indent=1, sort_keys=True)
+
+    def _read_state(self, path: TinkerPath, *, optimizer: bool) -> tuple[Meta, dict[str, bytes]]:
+        meta, files = self._store.read(path)
+        if optimizer and "optimizer.safetensors" not in files:
+            raise EngineError(
+                "the checkpoint has no optimizer state",
+                got=str(path),
+                need="one saved by save_state",
+                fix=f"service_client.create_training_client_from_state({str(path)!r})",
+            )
+        return meta, files
+
+    def _adapter(self, base: BaseModel, meta: Meta, files: dict[str, bytes]) -> Adapter:
+        from safetensors.torch import load
+
+        from tinker_officer.engine.lora import Adapter, LoraSpec
+
+        return Adapter.from_tensors(base, LoraSpec(**meta.lora), load(files["adapter_model.safetensors"]))
+
+    def _fill(self, model_id: str, meta: Meta, files: dict[str, bytes], *, optimizer: bool) -> None:
+        from safetensors.torch import load
+
+        training = self._training(model_id)
+        tensors = load(files["adapter_model.safetensors"])
+        if optimizer:
+            tensors |= load(files["optimizer.safetensors"])
+        training.trainer.load_state_tensors(tensors, optimizer=optimizer)
+        training.steps = meta.steps if optimizer else 0
+
+    def _adapter_for(self, base: BaseModel, weights: Weights) -> Adapter:
+        assert weights.key is not None  # noqa: S101 - the caller asked for an adapter
+        adapter = self._adapters.get(weights.key)
+        if adapter is None and weights.key in self._spilled:
+            adapter = self._unspill(base, weights.key)
+        elif adapter is None and weights.path is not None:
+            meta, files = self._store.read(weights.path)
+            adapter = self._adapter(base, meta, files)
+        if adapter is None:
+            raise Refused(
+                "these sampling weights are gone",
+                got=weights.key,
+                need="weights that were saved, of a session that is not finished",
+                fix="training_client.save_weights_and_get_sampling_client()",
+                status=404,
+            )
+        self._adapters[weights.key] = adapter
+        self._adapters.move_to_end(weights.key)
+        self._evict()
+        return adapter
+
+    def _evict(self) -> None:
+        while len(self._adapters) > _ADAPTERS_IN_MEMORY:
+            key, adapter = self._adapters.popitem(last=False)
+            path = self._spilled.get(key)
+            if path is not None and not path.exists():
+                from safetensors.torch import save_file
+
+                lora = json.dumps(attrs.asdict(adapter.spec))
+                save_file(adapter.tensors(), path, metadata={"lora": lora})
+
+    def _unspill(self, base: BaseModel, key: str) -> Adapter:
+        from safetensors import safe_open
+
+        from tinker_officer.engine.lora import Adapter, LoraSpec
+
+        with safe_open(self._spilled[key], framework="pt") as file:
+            spec = LoraSpec(**json.loads(file.metadata()["lora"]))
+            return Adapter.from_tensors(base, spec, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 - not a dict
+
+    def _spec(self, base: BaseModel, request: wire.Sample) -> Any:
+        from tinker_officer.engine.sampler import SampleSpec
+
+        size = len(request.prompt)
+        room = base.max_context - size
+        if size == 0 or room < 1:
+            raise EngineError(
+                "the prompt is empty" if size == 0 else "the prompt fills the model's context",
+                got=f"{size} tokens",
+                need=f"1 to {base.max_context - 1} tokens",
+                fix="ModelInput.from_ints(tokens[:max_context - max_tokens])",
+            )
+        last = request.prompt_logprobs_last_n
+        if last is not None and not (request.prompt_logprobs and last < size):
+            raise EngineError(
+                "prompt_logprobs_last_n does not fit",
+                got=f"{last}, with a prompt of {size} tokens",
+                need=f"1 to {size - 1}, and prompt_logprobs",
+                fix=f"prompt_logprobs_last_n={max(1, size - 1)}",
+            )
+        return SampleSpec(
+            prompt=request.prompt,
+            num_samples=request.num_samples,
+            max_tokens=min(request.max_tokens or room, room),
+            temperature=request.temperature,
+            top_p=request.top_p,
+            top_k=request.top_k,
+            stop=request.stop,
+            seed=request.seed,
+            prompt_logprobs=request.prompt_logprobs,
+            topk_prompt_logprobs=request.topk_prompt_logprobs,
+            topk_sample_logprobs=request.topk_sample_logprobs,
+        )
+
+
+def _is_moment(name: str) -> bool:
+    return name == "step" or name.startswith(("exp_avg.", "exp_avg_sq."))
+
+
+def run_record(model_id: str, base_model: str, lora: dict[str, Any], session: str, metadata: Any) -> Run:
+    """Return the record of a new training run."""
+    return Run(model_id, base_model, lora, now(), session, metadata)
