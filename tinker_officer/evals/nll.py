@@ -107,17 +107,17 @@ async def _score(
     from tinker_officer.data.render import to_datum
 
     datum = to_datum(conversation, target.renderer, max_length=max_length, train_on=train_on)
-    targets_T = np.asarray(datum.loss_fn_inputs["target_tokens"].data, dtype=np.int64)
-    weights_T = np.asarray(datum.loss_fn_inputs["weights"].data, dtype=np.float64)
-    trained = float(weights_T.sum())
-    tokens = [*datum.model_input.to_ints(), int(targets_T[-1])]
+    if datum is None:  # cut so short that nothing is left to score: it stays on the card, with no weight
+        return Item(item_id, 0.0, 0.0, 0, "nothing trained", "", "", conversation.id), 0
+    targets = np.asarray(datum.loss_fn_inputs["target_tokens"].data, dtype=np.int64)
+    weights = np.asarray(datum.loss_fn_inputs["weights"].data, dtype=np.float64)
+    trained = float(weights.sum())
+    tokens = [*datum.model_input.to_ints(), int(targets[-1])]
     shown = digest(tokens)[:16]
-    if not trained:
-        return Item(item_id, 0.0, 0.0, 0, "nothing trained", "", shown, conversation.id), 0
-    nats_T = -np.asarray(await _logprobs(tokens, target), dtype=np.float64)
-    used = weights_T > 0
-    nats = float(nats_T[used] @ weights_T[used])
-    size = len(target.renderer.tokenizer.decode(targets_T[used].tolist()).encode())
+    nats_by_token = -np.asarray(await _logprobs(tokens, target), dtype=np.float64)
+    used = weights > 0
+    nats = float(nats_by_token[used] @ weights[used])
+    size = len(target.renderer.tokenizer.decode(targets[used].tolist()).encode())
     item = Item(item_id, nats / trained, trained, int(used.sum()), "", "", shown, conversation.id)
     if not math.isfinite(nats):
         raise EvalError(

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from tinker_officer._fields import real, whole
+from tinker_officer.errors import EvalError
 from tinker_officer.evals.cases import Case
 from tinker_officer.evals.graders import Answer, Grader
 from tinker_officer.evals.prompts import build_prompt, read_answer, tool_protocol
@@ -24,15 +26,16 @@ if TYPE_CHECKING:
     from tinker_officer.evals.target import Target
 
 IN_FLIGHT = 64
+_FIX = 'suite.product("tickets", "eval.jsonl", grader=graders.includes, max_tokens=64)'
 
 
 @attrs.frozen
 class Sampling:
     """How answers are sampled: temperature 0 unless asked otherwise, so that a run can be repeated."""
 
-    max_tokens: int = 256
-    temperature: float = 0.0
-    top_p: float = 1.0
+    max_tokens: int = attrs.field(default=256, validator=whole(1, error=EvalError, fix=_FIX))
+    temperature: float = attrs.field(default=0.0, validator=real(0, error=EvalError, fix=_FIX))
+    top_p: float = attrs.field(default=1.0, validator=real(0, 1, error=EvalError, fix=_FIX, open_low=True))
     seed: int = 0
 
     def params(self, stop: Any) -> tinker.SamplingParams:
@@ -55,6 +58,7 @@ async def run_product(
     sampling: Sampling,
     target: Target,
     *,
+    tools: str = "auto",
     done: Callable[[], None] = lambda: None,
     in_flight: int = IN_FLIGHT,
 ) -> EvalResult:
@@ -66,6 +70,7 @@ async def run_product(
         grader: how to grade.
         sampling: how to sample.
         target: the opened target.
+        tools: how the cases' tools are written: `auto` or `text`.
         done: called after each case.
         in_flight: requests under way at once.
 
@@ -73,11 +78,12 @@ async def run_product(
         EvalError: every case failed.
     """
     gate = asyncio.Semaphore(in_flight)
-    stop = target.renderer.get_stop_sequences()
+    params = sampling.params(target.renderer.get_stop_sequences())
+    protocol = tool_protocol(target.renderer, tools)
 
     async def one(case: Case) -> Item:
         async with gate:
-            item = await _answer_and_grade(case, grader, sampling.params(stop), target)
+            item = await _answer_and_grade(case, grader, params, target, protocol)
         done()
         return item
 
@@ -87,7 +93,7 @@ async def run_product(
         "kind": "product",
         "grader": grader.to_dict(),
         "sampling": attrs.asdict(sampling),
-        "tools": tool_protocol(target.renderer) if any(case.tools for case in cases) else "none",
+        "tools": protocol if any(case.tools for case in cases) else "none",
     }
     return EvalResult.from_items(
         tuple(task.result() for task in tasks),
@@ -101,11 +107,11 @@ async def run_product(
 
 
 async def _answer_and_grade(
-    case: Case, grader: Grader, params: tinker.SamplingParams, target: Target
+    case: Case, grader: Grader, params: tinker.SamplingParams, target: Target, protocol: str
 ) -> Item:
     item = Item(case.id, 0.0, input_digest=case.input_digest, cluster=case.group)
     try:
-        answer = await _answer(case, params, target)
+        answer = await _answer(case, params, target, protocol)
     except Exception as error:  # noqa: BLE001 - whatever a request dies of, it is this case's error, counted
         return attrs.evolve(item, error=f"sampling failed: {type(error).__name__}: {error}"[:500])
     item = attrs.evolve(item, tokens=answer.tokens, stop_reason=answer.stop_reason)
@@ -118,8 +124,8 @@ async def _answer_and_grade(
     return attrs.evolve(item, score=score)
 
 
-async def _answer(case: Case, params: tinker.SamplingParams, target: Target) -> Answer:
-    prompt = build_prompt(target.renderer, case.messages, case.tools)
+async def _answer(case: Case, params: tinker.SamplingParams, target: Target, protocol: str) -> Answer:
+    prompt = build_prompt(target.renderer, case.messages, case.tools, protocol=protocol)
     response = await target.client.sample(prompt, 1, params)
-    answer, _ = read_answer(target.renderer, response.sequences[0], case.tools)
+    answer, _ = read_answer(target.renderer, response.sequences[0], case.tools, protocol=protocol)
     return answer

@@ -24,8 +24,15 @@ Json = Mapping[str, Any]
 _ANY_TOOL = {"name": "f", "description": "", "parameters": {"type": "object", "properties": {}}}
 
 
-def tool_protocol(renderer: Renderer) -> str:
-    """Return `native` when the renderer has a tool format of its own, else the name of the text protocol."""
+def tool_protocol(renderer: Renderer, wanted: str = "auto") -> str:
+    """Return how tools are written: `native`, the renderer's own format, or the name of the text protocol.
+
+    Args:
+        renderer: of the cookbook.
+        wanted: `auto` for the renderer's own format where it has one; `text` for the text protocol.
+    """
+    if wanted == "text":
+        return text_tools.PROTOCOL
     try:
         renderer.create_conversation_prefix_with_tools([_ANY_TOOL], "")
     except NotImplementedError:
@@ -34,7 +41,7 @@ def tool_protocol(renderer: Renderer) -> str:
 
 
 def build_prompt(
-    renderer: Renderer, messages: Sequence[Json], tools: Sequence[Json] = ()
+    renderer: Renderer, messages: Sequence[Json], tools: Sequence[Json] = (), *, protocol: str = "native"
 ) -> tinker.ModelInput:
     """Return the prompt that asks the model for the next assistant turn.
 
@@ -42,8 +49,9 @@ def build_prompt(
         renderer: of the cookbook.
         messages: role and content, tool calls in OpenAI's form; a leading system message is kept.
         tools: the functions on offer, `{"name", "description", "parameters"}`.
+        protocol: as `tool_protocol` returns it.
     """
-    native = not tools or tool_protocol(renderer) == "native"
+    native = not tools or protocol == "native"
     turns = [_native(message) if native else _as_text(message) for message in messages]
     if not tools:
         return _rendered(renderer, turns)
@@ -51,7 +59,8 @@ def build_prompt(
     if turns and turns[0]["role"] == "system":
         system, turns = _text(turns[0]["content"]), turns[1:]
     if native:
-        prefix = renderer.create_conversation_prefix_with_tools([dict(tool) for tool in tools], system)
+        specs = [{"description": "", "parameters": {}, **tool} for tool in tools]
+        prefix = renderer.create_conversation_prefix_with_tools(specs, system)
     else:
         prefix = [{"role": "system", "content": text_tools.declare(tools, system=system)}]
     return _rendered(renderer, [*prefix, *turns])
@@ -63,7 +72,11 @@ def _rendered(renderer: Renderer, turns: list[Any]) -> tinker.ModelInput:
 
 
 def read_answer(
-    renderer: Renderer, sequence: tinker.SampledSequence, tools: Sequence[Json] = ()
+    renderer: Renderer,
+    sequence: tinker.SampledSequence,
+    tools: Sequence[Json] = (),
+    *,
+    protocol: str = "native",
 ) -> tuple[Answer, Message]:
     """Return what was sampled as an answer, and as the renderer's message.
 
@@ -71,13 +84,14 @@ def read_answer(
         renderer: the one that built the prompt.
         sequence: what was sampled.
         tools: the functions that were on offer; without any, text is never read as a call.
+        protocol: as `tool_protocol` returns it.
     """
     message, _ = renderer.parse_response(list(sequence.tokens))
     text = _text(message["content"])
     calls = tuple(
         _call(call.function.name, call.function.arguments) for call in message.get("tool_calls") or ()
     )
-    if tools and not calls and tool_protocol(renderer) != "native":
+    if tools and not calls and protocol != "native":
         calls = tuple(parse_calls(text, parameters=text_tools.parameters_of(tools)))
     return Answer(text, calls, str(sequence.stop_reason), len(sequence.tokens)), message
 

@@ -1,0 +1,322 @@
+"""The evals that a suite holds, as values: what to ask, and how. `prepare` reads what is needed, and counts.
+
+Each kind says what it measures and what it needs; nothing is read from disk, loaded or sampled before
+`prepare`, and nothing is sampled before the coroutine that `prepare` returns is awaited.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+import attrs
+
+from tinker_officer._fields import one_of, real, whole
+from tinker_officer.data.conversations import Conversations
+from tinker_officer.errors import EvalError
+from tinker_officer.evals import benchmarks, graders
+from tinker_officer.evals.cases import load_cases
+from tinker_officer.evals.graders import Grader
+from tinker_officer.evals.nll import run_nll
+from tinker_officer.evals.product import Sampling, run_product
+
+
+if TYPE_CHECKING:
+    from tinker_officer.evals.scorecard import EvalResult
+    from tinker_officer.evals.target import Target
+
+Runner: TypeAlias = "Callable[[Target, Path | None, Callable[[], None]], Awaitable[EvalResult]]"
+TOOLS = ("auto", "text")
+_NLL = "EvalSuite().nll(held_out)"
+_BENCHMARK = 'EvalSuite().benchmark("inspect_evals/gsm8k", limit=200)'
+_PRODUCT = 'EvalSuite().product("tickets", "eval.jsonl", grader=graders.includes)'
+
+
+@attrs.frozen
+class Prepared:
+    """An eval that is ready to run: how many items it has, and what runs it."""
+
+    n: int
+    run: Runner
+
+
+@attrs.frozen
+class Nll:
+    """Layer 1: negative log-likelihood of held-out conversations; see `EvalSuite.nll`."""
+
+    layer: ClassVar[str] = "nll"
+
+    name: str
+    data: Conversations | None = attrs.field(
+        repr=lambda data: repr(data) if data is not None else "not at hand"
+    )
+    max_length: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(whole(2, error=EvalError, fix=_NLL))
+    )
+    train_on: str = attrs.field(default="last", validator=one_of(("last", "all"), error=EvalError, fix=_NLL))
+    rows: int = attrs.field(
+        default=attrs.Factory(lambda self: len(self.data) if self.data is not None else 0, takes_self=True)
+    )
+    fingerprint: str = attrs.field(
+        default=attrs.Factory(
+            lambda self: self.data.fingerprint if self.data is not None else "", takes_self=True
+        )
+    )
+    from_template: bool = attrs.field(default=False, eq=False)
+
+    @property
+    def size(self) -> int | None:
+        """Items, where that is known without reading anything."""
+        return self.rows
+
+    @property
+    def measures(self) -> str:
+        """What the figure says."""
+        return "nats per trained token on held-out conversations"
+
+    @property
+    def needs(self) -> str:
+        """What must be there."""
+        return (
+            "nothing else" if self.data is not None else "its data: EvalSuite.from_json(text, data=held_out)"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the eval as JSON; the data stays outside, its fingerprint is here."""
+        return {
+            "kind": "nll",
+            "name": self.name,
+            "rows": self.rows,
+            "fingerprint": self.fingerprint,
+            "max_length": self.max_length,
+            "train_on": self.train_on,
+        }
+
+    def prepare(self) -> Prepared:
+        """Return the eval, ready to run.
+
+        Raises:
+            EvalError: the data is not at hand, or is empty.
+        """
+        data = self.data
+        if data is None or not len(data):
+            raise EvalError(
+                f"{self.name!r} has no held-out data",
+                got="0 conversations"
+                if data is not None
+                else f"only the fingerprint {self.fingerprint[:12]}",
+                need="at least one conversation" if data is not None else "the conversations themselves",
+                fix="train, held_out = tickets.split(held_out=0.1, seed=0)"
+                if data is not None
+                else "EvalSuite.from_json(text, data=held_out)",
+            )
+
+        async def run(target: Target, _at: Path | None, done: Callable[[], None]) -> EvalResult:
+            return await run_nll(
+                self.name, data, target, max_length=self.max_length, train_on=self.train_on, done=done
+            )
+
+        return Prepared(len(data), run)
+
+
+def _pairs(mapping: Mapping[str, Any] | tuple[tuple[str, Any], ...]) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted(dict(mapping).items()))
+
+
+@attrs.frozen
+class Benchmark:
+    """Layer 2: a public benchmark, or any Inspect task; see `EvalSuite.benchmark`."""
+
+    layer: ClassVar[str] = "benchmark"
+
+    name: str
+    task: Any
+    limit: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(whole(1, error=EvalError, fix=_BENCHMARK))
+    )
+    task_args: tuple[tuple[str, Any], ...] = attrs.field(default=(), converter=_pairs)
+    max_tokens: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(whole(1, error=EvalError, fix=_BENCHMARK))
+    )
+    temperature: float | None = attrs.field(
+        default=None, validator=attrs.validators.optional(real(0, error=EvalError, fix=_BENCHMARK))
+    )
+    scorer: str | None = None
+    roles: tuple[tuple[str, str], ...] = attrs.field(default=(), converter=_pairs)
+    tools: str = attrs.field(default="auto", validator=one_of(TOOLS, error=EvalError, fix=_BENCHMARK))
+    why: str = attrs.field(default="", eq=False)
+    from_template: bool = attrs.field(default=False, eq=False)
+
+    @property
+    def size(self) -> int | None:
+        """Items, where that is known without loading the task."""
+        return self.limit
+
+    @property
+    def measures(self) -> str:
+        """What the figure says."""
+        return self.why or f"accuracy on {self._task_name()}"
+
+    @property
+    def needs(self) -> str:
+        """What must be there."""
+        return benchmarks.NEEDS.get(self._task_name(), "what the task needs: suite.check() tries")
+
+    def _task_name(self) -> str:
+        return self.task if isinstance(self.task, str) else str(getattr(self.task, "name", self.name))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the eval as JSON.
+
+        Raises:
+            EvalError: the task is an object, which JSON cannot hold.
+        """
+        if not isinstance(self.task, str):
+            raise EvalError(
+                f"{self.name!r} cannot be written as JSON",
+                got="a task that is an object",
+                need="a task by its registered name",
+                fix=_BENCHMARK,
+            )
+        record = attrs.asdict(self, filter=lambda field, _: field.name not in {"why", "from_template"})
+        return {"kind": "benchmark", **record, "task_args": dict(self.task_args), "roles": dict(self.roles)}
+
+    def prepare(self) -> Prepared:
+        """Return the eval, ready to run, its task and data loaded.
+
+        Raises:
+            EvalError: the task, its data or a package is missing.
+        """
+        sat = benchmarks.Sat(
+            name=self.name,
+            task=self.task,
+            limit=self.limit,
+            task_args=dict(self.task_args),
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+            scorer=self.scorer,
+            roles=dict(self.roles),
+            tools=self.tools,
+        )
+        task = benchmarks.load_task(sat)
+
+        async def run(target: Target, at: Path | None, done: Callable[[], None]) -> EvalResult:
+            return await benchmarks.run_benchmark(sat, task, target, at=at, done=done)
+
+        return Prepared(len(task.dataset) * benchmarks.epochs_of(task), run)
+
+
+def _frozen_cases(cases: Any) -> Any:
+    if isinstance(cases, str | Conversations):
+        return cases
+    return str(cases) if isinstance(cases, Path) else tuple(cases)
+
+
+@attrs.frozen
+class Product:
+    """Layer 3: the user's own cases and a grader; see `EvalSuite.product`."""
+
+    layer: ClassVar[str] = "product"
+
+    name: str
+    cases: str | tuple[Mapping[str, Any], ...] | Conversations = attrs.field(converter=_frozen_cases)
+    grader: Grader = attrs.field(converter=graders.as_grader)
+    sampling: Sampling = attrs.field(factory=Sampling)
+    tools: str = attrs.field(default="auto", validator=one_of(TOOLS, error=EvalError, fix=_PRODUCT))
+    from_template: bool = attrs.field(default=False, eq=False)
+
+    @property
+    def size(self) -> int | None:
+        """Cases, where that is known without reading a file."""
+        return None if isinstance(self.cases, str) else len(self.cases)
+
+    @property
+    def measures(self) -> str:
+        """What the figure says."""
+        return f"your cases, graded by {self.grader.name}"
+
+    @property
+    def needs(self) -> str:
+        """What must be there."""
+        return self.cases if isinstance(self.cases, str) else "nothing else"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the eval as JSON: a path as it was given, rows in full, conversations by fingerprint."""
+        cases: dict[str, Any]
+        if isinstance(self.cases, str):
+            cases = {"path": self.cases}
+        elif isinstance(self.cases, Conversations):
+            cases = {"fingerprint": self.cases.fingerprint, "rows": len(self.cases)}
+        else:
+            cases = {"rows": json.loads(json.dumps(list(self.cases)))}
+        return {
+            "kind": "product",
+            "name": self.name,
+            "cases": cases,
+            "grader": self.grader.to_dict(),
+            "sampling": attrs.asdict(self.sampling),
+            "tools": self.tools,
+        }
+
+    def prepare(self) -> Prepared:
+        """Return the eval, ready to run, every case read and checked.
+
+        Raises:
+            DataError: the file is missing or empty, or a row is bad.
+        """
+        cases = load_cases(self.cases)
+
+        async def run(target: Target, _at: Path | None, done: Callable[[], None]) -> EvalResult:
+            return await run_product(
+                self.name, cases, self.grader, self.sampling, target, tools=self.tools, done=done
+            )
+
+        return Prepared(len(cases), run)
+
+
+Spec: TypeAlias = Nll | Benchmark | Product
+
+
+def spec_from_dict(record: Mapping[str, Any], data: Mapping[str, Conversations]) -> Spec:
+    """Return the eval that its `to_dict` wrote.
+
+    Args:
+        record: what `to_dict` returned.
+        data: conversations by the name of the eval that uses them.
+
+    Raises:
+        EvalError: the record is no eval, or the conversations are not those that were meant.
+    """
+    fields = dict(record)
+    kind, name = fields.pop("kind", None), str(record.get("name"))
+    given = data.get(name)
+    if kind == "nll":
+        _same_data(name, given, fields["fingerprint"])
+        return Nll(data=given, **fields)
+    if kind == "benchmark":
+        return Benchmark(**fields)
+    if kind == "product":
+        cases = fields.pop("cases")
+        source = cases.get("path") or (cases["rows"] if "fingerprint" not in cases else given)
+        if "fingerprint" in cases:
+            _same_data(name, given, cases["fingerprint"], needed=True)
+        grader, sampling = graders.from_dict(fields.pop("grader")), Sampling(**fields.pop("sampling"))
+        return Product(cases=source, grader=grader, sampling=sampling, **fields)
+    raise EvalError(
+        "this is not an eval",
+        got=f"kind {kind!r}",
+        need="nll, benchmark or product",
+        fix="EvalSuite.from_json(suite.to_json())",
+    )
+
+
+def _same_data(name: str, given: Conversations | None, fingerprint: str, *, needed: bool = False) -> None:
+    if (given is None and needed) or (given is not None and given.fingerprint != fingerprint):
+        raise EvalError(
+            f"the data of {name!r} is not what the suite was made with",
+            got=f"fingerprint {given.fingerprint[:12]}" if given is not None else "no data",
+            need=f"conversations with the fingerprint {fingerprint[:12]}",
+            fix=f"EvalSuite.from_json(text, data={{{name!r}: held_out}})",
+        )

@@ -1,0 +1,427 @@
+"""`EvalSuite`: which evals are asked, as a value; `evaluate` asks them.
+
+suite = (
+    EvalSuite()
+    .nll(held_out)
+    .benchmark("inspect_evals/gsm8k", limit=200)
+    .product("tickets", "eval.jsonl", grader=graders.includes)
+)
+print(suite.explain())
+card = suite.evaluate(result.best, on=engine)
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import attrs
+
+from tinker_officer import _portal
+from tinker_officer._digest import digest
+from tinker_officer._service import On
+from tinker_officer._text import nearest, table
+from tinker_officer.data.conversations import Conversations
+from tinker_officer.errors import EvalError, OfficerError
+from tinker_officer.evals.asking import ask
+from tinker_officer.evals.graders import Grader
+from tinker_officer.evals.product import Sampling
+from tinker_officer.evals.scorecard import Scorecard
+from tinker_officer.evals.specs import Benchmark, Nll, Product, Spec, spec_from_dict
+from tinker_officer.stats import power
+
+
+LAYERS = ("nll", "benchmark", "product")
+FORMAT = 1
+
+# What `explain` assumes of two models that are compared, before either was seen.
+DISCORDANCE = 0.2
+DEVIATION_NATS = 0.2
+
+
+def _specs(evals: Iterable[Spec]) -> tuple[Spec, ...]:
+    return tuple(evals)
+
+
+@attrs.frozen
+class EvalSuite:
+    """Evals in three layers: held-out likelihood, public benchmarks, and your own cases.
+
+    Attributes:
+        evals: the evals, in the order in which they are asked.
+    """
+
+    evals: tuple[Spec, ...] = attrs.field(default=(), converter=_specs)
+
+    def __attrs_post_init__(self) -> None:
+        names = [spec.name for spec in self.evals]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise EvalError(
+                "two evals of the suite have one name",
+                got=repr(twice),
+                need="a name for each: results are found and paired by it",
+                fix=f"suite.benchmark(task, name={twice + '-2'!r})",
+            )
+        bad = next((name for name in names if not re.fullmatch(r"[\w.-]+", name)), None)
+        if bad is not None:
+            raise EvalError(
+                "an eval has a name that cannot be used",
+                got=repr(bad),
+                need="letters, digits, '.', '_' and '-': metrics are called <eval>/<metric>",
+                fix='suite.product("tickets", "eval.jsonl", grader=graders.includes)',
+            )
+
+    @classmethod
+    def template(cls, use_case: str) -> Self:
+        """Return the suite for a use-case: `chat`, `code`, `math` or `tools`.
+
+        It holds public benchmarks only; add `.nll(held_out)` and `.product(...)`. An eval that is added under
+        the name of one of these takes its place.
+
+        Raises:
+            EvalError: there is no such template.
+        """
+        from tinker_officer.evals.templates import template
+
+        return cls(template(use_case))
+
+    def nll(
+        self,
+        held_out: Conversations,
+        *,
+        name: str = "held_out",
+        max_length: int | None = None,
+        train_on: str = "last",
+    ) -> Self:
+        """Return a copy that also measures negative log-likelihood on `held_out`.
+
+        Args:
+            held_out: conversations that are not trained on.
+            name: the eval's name.
+            max_length: longest sequence in tokens; the model's context when None.
+            train_on: which turns count: the `last` of the assistant, or `all`.
+
+        Raises:
+            EvalError: the name is taken, or a setting is out of range.
+        """
+        if not isinstance(held_out, Conversations):
+            raise EvalError(
+                "held-out data must be Conversations",
+                got=type(held_out).__name__,
+                need="Conversations, with at least one",
+                fix="train, held_out = Conversations.from_jsonl('tickets.jsonl').split(held_out=0.1)",
+            )
+        return self._with(Nll(name, held_out, max_length=max_length, train_on=train_on))
+
+    def benchmark(
+        self,
+        task: str,
+        *,
+        limit: int | None = None,
+        name: str | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        scorer: str | None = None,
+        roles: Mapping[str, str] | None = None,
+        tools: str = "auto",
+        **task_args: Any,
+    ) -> Self:
+        """Return a copy that also runs the Inspect task `task`.
+
+        Args:
+            task: its registered name, such as `inspect_evals/gsm8k`.
+            limit: how many of its items, chosen by a hash of their ids: the same for every model.
+            name: the eval's name; the last part of the task's when None.
+            max_tokens: of an answer; the task's own, or 2048, when None.
+            temperature: the task's own, or 0, when None.
+            scorer: which of the task's scorers counts; its first when None.
+            roles: models for the roles that the task asks for, `{"grader": "openai/gpt-4o"}`.
+            tools: how tools are written: `auto`, in the renderer's own format where it has one; or `text`,
+                as `text_tools` does, for small models that were trained so.
+            **task_args: the task's own arguments.
+
+        Raises:
+            EvalError: the name is taken, or a setting is out of range.
+        """
+        spec = Benchmark(
+            name=name or task.rpartition("/")[2],
+            task=task,
+            limit=limit,
+            task_args=task_args,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            scorer=scorer,
+            roles=roles or {},
+            tools=tools,
+        )
+        return self._with(spec)
+
+    def task(
+        self,
+        task: Any,
+        *,
+        name: str | None = None,
+        limit: int | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        scorer: str | None = None,
+        roles: Mapping[str, str] | None = None,
+        tools: str = "auto",
+    ) -> Self:
+        """Return a copy that also runs an Inspect `Task` object of your own; such a suite has no JSON.
+
+        The arguments are those of `benchmark`.
+
+        Raises:
+            EvalError: the name is taken, or a setting is out of range.
+        """
+        spec = Benchmark(
+            name=name or str(getattr(task, "name", "task")).rpartition("/")[2],
+            task=task,
+            limit=limit,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            scorer=scorer,
+            roles=roles or {},
+            tools=tools,
+        )
+        return self._with(spec)
+
+    def product(
+        self,
+        name: str,
+        cases: str | Path | Iterable[Mapping[str, Any]] | Conversations,
+        *,
+        grader: Grader | Callable[..., Any],
+        max_tokens: int = 256,
+        temperature: float = 0.0,
+        tools: str = "auto",
+    ) -> Self:
+        """Return a copy that also asks your own cases.
+
+        Args:
+            name: the eval's name.
+            cases: a JSONL file, rows, or conversations whose last turn is the target; see `cases`.
+            grader: one of `graders`, or a function `(answer, target) -> 0 to 1`.
+            max_tokens: of an answer.
+            temperature: 0 for the most likely answer, which can be repeated.
+            tools: how the cases' tools are written, as for `benchmark`.
+
+        Raises:
+            EvalError: the name is taken, the grader is none, or a setting is out of range.
+        """
+        sampling = Sampling(max_tokens=max_tokens, temperature=temperature)
+        return self._with(Product(name, cases, grader, sampling=sampling, tools=tools))
+
+    def only(self, *names: str) -> Self:
+        """Return a copy with these evals alone, replacing the rest.
+
+        Raises:
+            EvalError: there is no eval of such a name.
+        """
+        self._known(names)
+        return attrs.evolve(self, evals=tuple(spec for spec in self.evals if spec.name in names))
+
+    def without(self, *names: str) -> Self:
+        """Return a copy without these evals.
+
+        Raises:
+            EvalError: there is no eval of such a name.
+        """
+        self._known(names)
+        return attrs.evolve(self, evals=tuple(spec for spec in self.evals if spec.name not in names))
+
+    def _with(self, spec: Spec) -> Self:
+        kept = (old for old in self.evals if not (old.from_template and old.name == spec.name))
+        return attrs.evolve(self, evals=(*kept, spec))
+
+    def _known(self, names: Collection[str]) -> None:
+        have = [spec.name for spec in self.evals]
+        for name in names:
+            if name not in have:
+                near = nearest(name, have)
+                raise EvalError(
+                    "the suite has no such eval",
+                    got=repr(name),
+                    need="one of " + (", ".join(map(repr, have)) or "none: the suite is empty"),
+                    fix=f"suite.only({near or repr(have[0] if have else 'held_out')})",
+                )
+
+    def explain(self) -> str:
+        """Return what each eval measures, its items, what it can tell apart, and what it needs."""
+        rows = [
+            (
+                spec.name,
+                spec.layer,
+                "?" if spec.size is None else spec.size,
+                _reach(spec),
+                spec.measures,
+                spec.needs,
+            )
+            for spec in self.evals
+        ]
+        header = ("eval", "layer", "n", "tells apart", "measures", "needs")
+        if not rows:
+            return "an empty suite: add .nll(held_out), .benchmark(...) or .product(...)"
+        return (
+            table(rows, header=header)
+            + "\n\nTells apart: the smallest difference seen with power 0.8 at 95 %, if two models disagree"
+            + f"\non {DISCORDANCE:.0%} of the items, or if their NLL differs by {DEVIATION_NATS} nats"
+            + " (standard deviation) between\nconversations. ?: counted when the eval is loaded."
+        )
+
+    def __repr__(self) -> str:
+        return f"EvalSuite({', '.join(spec.name for spec in self.evals)})"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<pre>{escape(self.explain())}</pre>"
+
+    @property
+    def digest(self) -> str:
+        """What the suite asks, in 64 hexadecimal digits."""
+        return digest([_identity(spec) for spec in self.evals])
+
+    def to_json(self) -> str:
+        """Return the suite as JSON; conversations stay outside, by their fingerprints.
+
+        Raises:
+            EvalError: an eval holds a task object.
+        """
+        record = {"kind": "suite", "format": FORMAT, "evals": [spec.to_dict() for spec in self.evals]}
+        return json.dumps(record, ensure_ascii=False, indent=2)
+
+    @classmethod
+    def from_json(cls, text: str, *, data: Conversations | Mapping[str, Conversations] | None = None) -> Self:
+        """Return the suite that `to_json` wrote.
+
+        Args:
+            text: what `to_json` returned.
+            data: the conversations, by the name of the eval that uses them; one alone is for every NLL.
+                Without them the suite can be read, but its NLL cannot be evaluated.
+
+        Raises:
+            EvalError: the text is not a suite, or the conversations are not those that it was made with.
+        """
+        try:
+            record = json.loads(text)
+            good = record["kind"] == "suite" and record["format"] == FORMAT
+            specs = record["evals"]
+            if isinstance(data, Conversations):
+                data = {spec["name"]: data for spec in specs if spec["kind"] == "nll"}
+            found = tuple(spec_from_dict(spec, data or {}) for spec in specs) if good else None
+        except (ValueError, TypeError, KeyError) as error:
+            if isinstance(error, OfficerError):
+                raise
+            found = None
+        if found is None:
+            raise EvalError(
+                "this is not a suite",
+                got=repr(text[:60]),
+                need=f"JSON that EvalSuite.to_json wrote (format {FORMAT})",
+                fix="EvalSuite.from_json(suite.to_json(), data=held_out)",
+            )
+        return cls(found)
+
+    def check(self, layers: Collection[str] | None = None) -> dict[str, OfficerError]:
+        """Return what is missing on this machine, by eval; empty when nothing is. Nothing is sampled.
+
+        Tasks and case files are loaded for real: what passes here does not fail for want of data later.
+        """
+        missing: dict[str, OfficerError] = {}
+        for spec in self._of(layers):
+            try:
+                spec.prepare()
+            except OfficerError as error:
+                missing[spec.name] = error
+        return missing
+
+    def _of(self, layers: Collection[str] | None) -> tuple[Spec, ...]:
+        wrong = next((layer for layer in layers or () if layer not in LAYERS), None)
+        if wrong is not None:
+            raise EvalError(
+                "there is no such layer",
+                got=repr(wrong),
+                need="some of " + ", ".join(map(repr, LAYERS)),
+                fix='suite.evaluate(target, on=engine, layers=("nll", "product"))',
+            )
+        return tuple(spec for spec in self.evals if layers is None or spec.layer in layers)
+
+    def evaluate(
+        self,
+        target: Any,
+        *,
+        on: On,
+        layers: Collection[str] | None = None,
+        at: str | Path | None = None,
+        renderer_name: str | None = None,
+        progress: bool | None = None,
+    ) -> Scorecard:
+        """Ask every eval of `target`, and return its scorecard.
+
+        Args:
+            target: a base-model name or folder, a `tinker://` sampler path, a `tinker.SamplingClient`, or an
+                object with `sampler_path` and `base_model`, such as a `Checkpoint`.
+            on: a `LocalEngine`, a `tinker.ServiceClient`, or a base URL.
+            layers: some of `nll`, `benchmark`, `product`; all when None.
+            at: folder for the scorecard and Inspect's logs; nothing is written when None.
+            renderer_name: another renderer than the target's own.
+            progress: False for none.
+
+        Raises:
+            EvalError: something is missing, a sample is not accounted for, or every sample of an eval failed.
+        """
+        return _portal.run(
+            self.evaluate_async(
+                target, on=on, layers=layers, at=at, renderer_name=renderer_name, progress=progress
+            )
+        )
+
+    async def evaluate_async(
+        self,
+        target: Any,
+        *,
+        on: On,
+        layers: Collection[str] | None = None,
+        at: str | Path | None = None,
+        renderer_name: str | None = None,
+        progress: bool | None = None,
+    ) -> Scorecard:
+        """Do what `evaluate` does, from a coroutine."""
+        specs = self._of(layers)
+        if not specs:
+            raise EvalError(
+                "there is nothing to evaluate",
+                got=f"{self!r}" + (f" with layers {tuple(layers)}" if layers is not None else ""),
+                need="at least one eval",
+                fix="EvalSuite().nll(held_out).evaluate(target, on=engine)",
+            )
+        return await ask(
+            specs,
+            target,
+            on=on,
+            at=Path(at) if at is not None else None,
+            renderer_name=renderer_name,
+            suite_digest=self.digest,
+            progress=progress,
+        )
+
+
+def _identity(spec: Spec) -> dict[str, Any]:
+    if isinstance(spec, Benchmark) and not isinstance(spec.task, str):
+        return {"kind": "benchmark", "name": spec.name, "task": repr(type(spec.task)), "limit": spec.limit}
+    return spec.to_dict()
+
+
+def _reach(spec: Spec) -> str:
+    n = spec.size
+    if n is None:
+        return "?"
+    if spec.layer == "nll":
+        return f"{power.smallest_detectable_mean(n, DEVIATION_NATS):.3f} nats" if n else "nothing"
+    return f"{power.smallest_detectable(n, DISCORDANCE):.3f}"
