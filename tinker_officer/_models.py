@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _HUB_TIMEOUT_S = 4.0
 _TEXT_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+# Gated, or of a class of their own: `tinker_cookbook.tokenizer_utils.get_tokenizer` knows where and which.
+_COOKBOOK_TOKENIZERS = ("meta-llama/Llama-3", "moonshotai/Kimi-K2", "thinkingmachines/Inkling")
 
 
 @attrs.frozen
@@ -91,6 +93,8 @@ def load_tokenizer(base_model: str | Path) -> PreTrainedTokenizerFast:
     Raises:
         ModelError: there is no such model, or no tokenizer in its folder.
     """
+    if _tokenizer_is_elsewhere(str(base_model)):
+        return _from_cookbook(str(base_model))
     folder = locate(base_model, weights=False)
     if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
         raise ModelError(
@@ -111,6 +115,25 @@ def load_tokenizer(base_model: str | Path) -> PreTrainedTokenizerFast:
             fix=f"transformers.AutoTokenizer.from_pretrained({str(folder)!r})  # shows the whole error",
         ) from error
     tokenizer: PreTrainedTokenizerFast = loaded
+    return tokenizer
+
+
+def _tokenizer_is_elsewhere(name: str) -> bool:
+    """Whether the cookbook knows another place, or another class, for the tokenizer of this hub model."""
+    return name.startswith(_COOKBOOK_TOKENIZERS) and not Path(name).is_dir()
+
+
+def _from_cookbook(name: str) -> PreTrainedTokenizerFast:
+    from huggingface_hub import constants
+    from tinker_cookbook.tokenizer_utils import get_tokenizer
+
+    if not constants.HF_HUB_OFFLINE and name not in _cached_names():
+        _ask_hub(name)
+    try:
+        tokenizer: PreTrainedTokenizerFast = get_tokenizer(name)
+    except Exception as error:  # noqa: BLE001 - other people's code runs here, and fails in its own ways
+        why = (str(error).strip().splitlines() or [""])[0][:160]
+        _refuse(name, f"its tokenizer cannot be loaded: {type(error).__name__}: {why}")
     return tokenizer
 
 
