@@ -1,0 +1,237 @@
+"""The decoder itself: one forward pass for training, prefill and decoding; knows nothing of losses or caches.
+
+Tokens of all sequences stand in one row of length N, with no padding. What differs between training and
+sampling is handed in: the linear layers (`projections.py`), and `attend`, which mixes positions.
+
+Source:
+    Llama (arXiv:2302.13971) and Qwen3 (arXiv:2505.09388) as in transformers' `modeling_llama.py` and
+    `modeling_qwen3.py`, which the tests compare with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F  # noqa: N812 - torch's own spelling
+
+from tinker_officer.engine.models import BaseModel
+from tinker_officer.engine.projections import LayerProjections, Projections
+
+
+# (layer, q (N, heads, head_dim), k and v (N, kv_heads, head_dim)) -> (N, heads * head_dim)
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+# The rotary cosines and signed sines of N positions, each (N, 1, head_dim).
+Rotation = tuple[Tensor, Tensor]
+
+
+def hidden_states(
+    base: BaseModel, projections: Projections, tokens_N: Tensor, positions_N: Tensor, attend: Attend
+) -> Tensor:
+    """Return the last hidden states after the final norm, shape `(N, hidden)`.
+
+    Args:
+        base: the frozen model.
+        projections: its linear layers, with or without an adapter.
+        tokens_N: token ids, all sequences one after another.
+        positions_N: the position of each token in its own sequence.
+        attend: mixes positions, sequence by sequence.
+    """
+    rotation = rotations(base, positions_N)
+    x = base.embed[tokens_N]
+    for index in range(base.shape.layers):
+        x = layer_forward(base, index, projections.layers[index], x, rotation, attend)
+    return rms_norm(x, base.norm, base.shape.norm_eps)
+
+
+def layer_forward(
+    base: BaseModel, index: int, ops: LayerProjections, x: Tensor, rotation: Rotation, attend: Attend
+) -> Tensor:
+    """Return the residual stream after one decoder layer, shape `(N, hidden)`."""
+    layer, shape = base.layers[index], base.shape
+    qkv = ops.qkv(rms_norm(x, layer.attention_norm, shape.norm_eps))
+    turn = rotation if shape.rope_layers[index] else None
+    q, k, v = split_heads(qkv, shape.heads, shape.kv_heads, turn, layer.qk_norm, shape.norm_eps)
+    x = x + ops.o(attend(index, q, k, v))  # noqa: PLR6104 - in place would destroy what the norm saved
+    hidden = swiglu(ops.gate_up(rms_norm(x, layer.mlp_norm, shape.norm_eps)))
+    return x + ops.down(hidden)
+
+
+def rotations(base: BaseModel, positions_N: Tensor) -> Rotation:
+    """Return the rotary cosines and signed sines of positions, computed in float32 as transformers does."""
+    angles = positions_N.float()[:, None] * base.inverse_frequencies
+    cos, sin = angles.cos() * base.rope_scale, angles.sin() * base.rope_scale
+    return (
+        torch.cat((cos, cos), dim=-1)[:, None].to(base.torch_dtype),
+        torch.cat((-sin, sin), dim=-1)[:, None].to(base.torch_dtype),
+    )
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Return `weight * x / rms(x)` over the last axis; the weight is frozen, and may have a row a head."""
+    if x.requires_grad:
+        return _RmsNorm.apply(x, weight, eps)  # type: ignore[no-any-return, no-untyped-call] - torch types apply() as Any
+    return _normalise(x, weight, eps)[0]
+
+
+def _normalise(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    wide = x.float()
+    scale = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+    scale = scale.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    if x.dtype == torch.float32:
+        return (x * scale).mul_(weight), scale
+    return (wide * scale).to(x.dtype) * weight, scale
+
+
+class _RmsNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        y, scale = _normalise(x, weight, eps)
+        ctx.save_for_backward(x, scale)
+        ctx.weight = weight
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, scale = ctx.saved_tensors
+        return _norm_backward(dy, x, scale, ctx.weight), None, None
+
+
+def _norm_backward(dy: Tensor, x: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
+    """Return the gradient of an RMSNorm's input: `scale * (g - x_hat * mean(g * x_hat))` with `g = dy * weight`."""
+    unit = x * scale  # float32, since `scale` is
+    g = dy * weight if dy.dtype == torch.float32 else dy.float() * weight
+    along = (g * unit).mean(-1, keepdim=True)
+    return g.sub_(unit.mul_(along)).mul_(scale).to(x.dtype)
+
+
+def split_heads(
+    qkv: Tensor, heads: int, kv_heads: int, rotation: Rotation | None, qk_norm: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return queries, keys and values by head, normalised (Qwen3) and rotated to their positions.
+
+    Args:
+        qkv: the stacked projection, shape `(N, (heads + 2 * kv_heads) * head_dim)`.
+        heads: query heads.
+        kv_heads: key and value heads.
+        rotation: cosines and signed sines; None for a layer without positions.
+        qk_norm: RMSNorm weights, one row a head; None for none.
+        eps: of that norm.
+    """
+    if qkv.requires_grad:
+        return _SplitHeads.apply(qkv, heads, kv_heads, rotation, qk_norm, eps)  # type: ignore[no-any-return, no-untyped-call] - torch types apply() as Any
+    return _split(qkv, heads, kv_heads, rotation, qk_norm, eps)[0]
+
+
+def _split(
+    qkv: Tensor, heads: int, kv_heads: int, rotation: Rotation | None, qk_norm: Tensor | None, eps: float
+) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor | None]:
+    by_head = qkv.view(qkv.shape[0], heads + 2 * kv_heads, -1)
+    turned, scale = by_head[:, : heads + kv_heads], None
+    if qk_norm is not None:
+        turned, scale = _normalise(turned, qk_norm, eps)
+    if rotation is not None:
+        turned = _rotate(turned, *rotation)
+    return (turned[:, :heads], turned[:, heads:], by_head[:, heads + kv_heads :]), scale
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Return `x` turned: the halves of a head are the two axes, and `sin` carries the sign of each half."""
+    return (x * cos).addcmul_(x.roll(x.shape[-1] // 2, -1), sin)
+
+
+class _SplitHeads(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        qkv: Tensor,
+        heads: int,
+        kv_heads: int,
+        rotation: Rotation | None,
+        qk_norm: Tensor | None,
+        eps: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        (q, k, v), scale = _split(qkv, heads, kv_heads, rotation, qk_norm, eps)
+        if scale is not None:
+            ctx.save_for_backward(qkv, scale)
+        ctx.sizes, ctx.rotation, ctx.qk_norm = (heads, kv_heads), rotation, qk_norm
+        return q, k, v.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dq: Tensor, dk: Tensor, dv: Tensor) -> tuple[Tensor | None, ...]:
+        (heads, kv_heads), rotated = ctx.sizes, ctx.sizes[0] + ctx.sizes[1]
+        d_by_head = torch.cat((dq, dk, dv), dim=1)
+        turned = d_by_head[:, :rotated]
+        if ctx.rotation is not None:
+            cos, sin = ctx.rotation
+            turned = (turned * cos).add_((turned * sin).roll(turned.shape[-1] // 2, -1))
+        if ctx.qk_norm is not None:
+            qkv, scale = ctx.saved_tensors
+            x = qkv.view(qkv.shape[0], heads + 2 * kv_heads, -1)[:, :rotated]
+            turned = _norm_backward(turned, x, scale, ctx.qk_norm)
+        d_by_head[:, :rotated] = turned
+        return d_by_head.view(d_by_head.shape[0], -1), None, None, None, None, None
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    """Return `silu(gate) * up` of the stacked projection `(N, 2 * intermediate)`."""
+    if gate_up.requires_grad:
+        return _SwiGlu.apply(gate_up)  # type: ignore[no-any-return, no-untyped-call] - torch types apply() as Any
+    gate, up = gate_up.chunk(2, dim=-1)
+    return F.silu(gate).mul_(up)
+
+
+class _SwiGlu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate_up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate_up)
+        gate, up = gate_up.chunk(2, dim=-1)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> Tensor:
+        (gate_up,) = ctx.saved_tensors
+        gate, up = gate_up.chunk(2, dim=-1)
+        out = torch.empty_like(gate_up)
+        d_gate, d_up = out.chunk(2, dim=-1)
+        torch.mul(F.silu(gate), dy, out=d_up)
+        torch.ops.aten.silu_backward.grad_input(dy * up, gate, grad_input=d_gate)
+        return out
+
+
+def packed_attention(lengths: tuple[int, ...]) -> Attend:
+    """Return causal attention within each of several sequences that stand in one row.
+
+    Args:
+        lengths: of the sequences; their sum is N.
+    """
+    runs = _runs(lengths)
+
+    def attend(_layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out, start = [], 0
+        for count, length in runs:
+            stop = start + count * length
+            parts = (t[start:stop].unflatten(0, (count, length)).transpose(1, 2) for t in (q, k, v))
+            mixed = F.scaled_dot_product_attention(*parts, is_causal=True, enable_gqa=True)
+            out.append(mixed.transpose(1, 2).reshape(stop - start, -1))
+            start = stop
+        return out[0] if len(out) == 1 else torch.cat(out)
+
+    return attend
+
+
+def _runs(lengths: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Return neighbours of equal length as (how many, length)."""
+    runs: list[tuple[int, int]] = []
+    for length in lengths:
+        if runs and runs[-1][1] == length:
+            runs[-1] = (runs[-1][0] + 1, length)
+        else:
+            runs.append((1, length))
+    return runs

@@ -1,0 +1,345 @@
+"""Frozen base models of the Llama kind, read from a folder; knows nothing of training or sampling.
+
+The decoder is ours (`decoder.py`), one for training and sampling, so that both see the same numbers.
+transformers gives the configuration and the rotary frequencies, and is the oracle of the tests.
+
+Supported: dense decoders with RMSNorm, rotary positions, grouped-query attention and a gated SiLU MLP:
+`llama` (SmolLM, SmolLM2, Llama), `smollm3`, `qwen2`, `qwen3`, `mistral` without a sliding window.
+Tied embeddings: the head is the embedding matrix; a LoRA on the head (`train_unembed`) adds to the logits
+only, and the embedding that reads tokens stays as it was.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from tinker_officer.errors import EngineError
+
+
+SUPPORTED = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
+ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@attrs.frozen(eq=False)
+class Shape:
+    """The sizes of a decoder.
+
+    Attributes:
+        layers: number of decoder layers.
+        hidden: width of the residual stream.
+        intermediate: width of the MLP.
+        heads: query heads.
+        kv_heads: key and value heads.
+        head_dim: width of a head.
+        vocab: rows of the embedding.
+        norm_eps: epsilon of every RMSNorm.
+        rope_layers: which layers rotate queries and keys (all but in SmolLM3).
+    """
+
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab: int
+    norm_eps: float
+    rope_layers: tuple[bool, ...]
+
+    @property
+    def widths(self) -> dict[str, tuple[int, int]]:
+        """Inputs and outputs of each linear layer, by the name that LoRA and PEFT use."""
+        q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        return {
+            "q_proj": (self.hidden, q),
+            "k_proj": (self.hidden, kv),
+            "v_proj": (self.hidden, kv),
+            "o_proj": (q, self.hidden),
+            "gate_proj": (self.hidden, self.intermediate),
+            "up_proj": (self.hidden, self.intermediate),
+            "down_proj": (self.intermediate, self.hidden),
+            "lm_head": (self.hidden, self.vocab),
+        }
+
+
+@attrs.frozen(eq=False)
+class Layer:
+    """The frozen weights of one decoder layer, with q, k, v and gate, up stacked (fewer, larger products).
+
+    `qk_norm` has a row for every query and key head, shape `(heads + kv_heads, head_dim)`.
+    """
+
+    attention_norm: Tensor
+    qkv: Tensor
+    qkv_bias: Tensor | None
+    qk_norm: Tensor | None
+    o: Tensor
+    o_bias: Tensor | None
+    mlp_norm: Tensor
+    gate_up: Tensor
+    down: Tensor
+
+
+@attrs.frozen(eq=False, repr=False)
+class BaseModel:
+    """A frozen base model in memory.
+
+    Attributes:
+        name: the name it was asked for by.
+        folder: where its files lie.
+        config: its transformers configuration.
+        shape: its sizes.
+        dtype: `"float32"` or `"bfloat16"`.
+        device: where its weights lie.
+        max_context: the longest sequence, prompt and answer together.
+        eos_ids: the tokens that end an answer.
+        embed: token embedding, shape `(vocab, hidden)`.
+        layers: the decoder layers.
+        norm: weight of the last RMSNorm.
+        head: output matrix, shape `(vocab, hidden)`; the embedding itself when tied.
+        inverse_frequencies: of the rotary positions, shape `(head_dim / 2,)`.
+        rope_scale: factor on the rotary cosines and sines.
+    """
+
+    name: str
+    folder: Path
+    config: Any
+    shape: Shape
+    dtype: str
+    device: torch.device
+    max_context: int
+    eos_ids: tuple[int, ...]
+    embed: Tensor
+    layers: tuple[Layer, ...]
+    norm: Tensor
+    head: Tensor
+    inverse_frequencies: Tensor
+    rope_scale: float
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids that the model knows."""
+        return self.shape.vocab
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The dtype of weights and activations."""
+        return DTYPES[self.dtype]
+
+    @property
+    def tied(self) -> bool:
+        """Whether the head is the embedding."""
+        return self.head is self.embed
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights, a tied head counted once."""
+        shape = self.shape
+        inner = sum(i * o for name, (i, o) in shape.widths.items() if name != "lm_head")
+        return shape.layers * inner + shape.vocab * shape.hidden * (1 if self.tied else 2)
+
+    def __repr__(self) -> str:
+        return f"<BaseModel {self.name!r}: {self.parameters:,} parameters, {self.dtype} on {self.device}>"
+
+
+def load(name: str, folder: Path, *, dtype: str = "float32", device: str | None = None) -> BaseModel:
+    """Read a base model from a folder of `config.json` and `*.safetensors`.
+
+    Args:
+        name: the name that users call it by.
+        folder: where its files lie.
+        dtype: `"float32"` or `"bfloat16"`, of weights and activations.
+        device: a torch device; by default the CPU.
+
+    Raises:
+        EngineError: the architecture is not supported, or a weight is missing or misshapen.
+    """
+    if dtype not in DTYPES:
+        raise EngineError(
+            "the engine has no such dtype",
+            got=repr(dtype),
+            need=" or ".join(map(repr, DTYPES)),
+            fix='LocalEngine(dtype="float32")',
+        )
+    config = _read_config(name, folder)
+    where, kind = torch.device(device or "cpu"), DTYPES[dtype]
+    shape = _shape(config)
+    reader = _Reader(name, folder, where, kind)
+    embed = reader.get("model.embed_tokens.weight", shape.vocab, shape.hidden)
+    tied = bool(config.tie_word_embeddings) or not reader.has("lm_head.weight")
+    frequencies, scale = _rotary(name, config, shape)
+    return BaseModel(
+        name=name,
+        folder=folder,
+        config=config,
+        shape=shape,
+        dtype=dtype,
+        device=where,
+        max_context=int(config.max_position_embeddings),
+        eos_ids=_eos_ids(folder, config),
+        embed=embed,
+        layers=tuple(_layer(reader, shape, index) for index in range(shape.layers)),
+        norm=reader.get("model.norm.weight", shape.hidden),
+        head=embed if tied else reader.get("lm_head.weight", shape.vocab, shape.hidden),
+        inverse_frequencies=frequencies.to(where),
+        rope_scale=scale,
+    )
+
+
+def _read_config(name: str, folder: Path) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise EngineError(
+            f"the configuration of {name!r} cannot be read",
+            got=f"{folder.name}/config.json: {str(error).splitlines()[0]}",
+            need="a folder with config.json and *.safetensors, as save_pretrained() writes it",
+            fix=f"download {name!r} again, or name the folder that holds it",
+        ) from error
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    refused = (
+        config.model_type not in SUPPORTED and f"model_type {config.model_type!r}",
+        getattr(config, "hidden_act", "silu") != "silu" and f"hidden_act {config.hidden_act!r}",
+        bool(getattr(config, "mlp_bias", False)) and "mlp_bias",
+        window is not None and window < config.max_position_embeddings and f"a sliding window of {window}",
+        bool(getattr(config, "quantization_config", None)) and "quantized weights",
+    )
+    if any(refused):
+        raise EngineError(
+            f"the embedded engine does not know the architecture of {name!r}",
+            got=", ".join(part for part in refused if part),
+            need=f"a dense decoder: {', '.join(SUPPORTED)}, with a SiLU MLP and full attention",
+            fix="choose another base model, or train this one on Tinker: run.start(on=tinker.ServiceClient())",
+        )
+    return config
+
+
+def _shape(config: Any) -> Shape:
+    layers, heads = config.num_hidden_layers, config.num_attention_heads
+    rope = getattr(config, "no_rope_layers", None) or [1] * layers
+    return Shape(
+        layers=layers,
+        hidden=config.hidden_size,
+        intermediate=config.intermediate_size,
+        heads=heads,
+        kv_heads=config.num_key_value_heads or heads,
+        head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+        vocab=config.vocab_size,
+        norm_eps=config.rms_norm_eps,
+        rope_layers=tuple(bool(flag) for flag in rope[:layers]),
+    )
+
+
+def _rotary(name: str, config: Any, shape: Shape) -> tuple[Tensor, float]:
+    parameters = config.rope_parameters
+    kind = parameters.get("rope_type", "default")
+    if kind == "default":
+        exponents = torch.arange(0, shape.head_dim, 2, dtype=torch.int64).float() / shape.head_dim
+        return 1.0 / (parameters["rope_theta"] ** exponents), 1.0
+    if kind not in ROPE_TYPES:
+        raise EngineError(
+            f"the rotary positions of {name!r} are not supported",
+            got=f"rope_type {kind!r}",
+            need="one of " + ", ".join(map(repr, ROPE_TYPES)),
+            fix="choose another base model, or train this one on Tinker",
+        )
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    frequencies, scale = ROPE_INIT_FUNCTIONS[kind](config, "cpu")
+    return frequencies.float(), float(scale)
+
+
+def _eos_ids(folder: Path, config: Any) -> tuple[int, ...]:
+    path = folder / "generation_config.json"
+    generation = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    ids = generation.get("eos_token_id", config.eos_token_id)
+    return tuple(ids) if isinstance(ids, list) else () if ids is None else (ids,)
+
+
+class _Reader:
+    """Weights by name, from one safetensors file or several."""
+
+    def __init__(self, name: str, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
+        self._name, self._device, self._dtype = name, device, dtype
+        self._files: dict[str, Any] = {}
+        for path in sorted(folder.glob("*.safetensors")):
+            try:
+                file = safe_open(path, framework="pt", device=str(device))
+                self._files |= dict.fromkeys(file.keys(), file)
+            except (SafetensorError, OSError) as error:
+                raise EngineError(
+                    f"a weight file of {name!r} is damaged",
+                    got=f"{path.name}: {error}",
+                    need="a complete safetensors file",
+                    fix="delete the file and fetch the model again",
+                ) from error
+
+    def has(self, tensor: str) -> bool:
+        return tensor in self._files
+
+    def get(self, tensor: str, *shape: int) -> Tensor:
+        if tensor not in self._files:
+            raise EngineError(
+                f"a weight of {self._name!r} is missing",
+                got=f"no {tensor} among {len(self._files)} tensors",
+                need="every weight of config.json's architecture, in *.safetensors",
+                fix="fetch the model again; convert *.bin weights with save_pretrained()",
+            )
+        value: Tensor = self._files[tensor].get_tensor(tensor).to(self._dtype)
+        if tuple(value.shape) != shape:
+            raise EngineError(
+                f"a weight of {self._name!r} has another shape than config.json says",
+                got=f"{tensor}: {tuple(value.shape)}",
+                need=str(shape),
+                fix="fetch the model again, configuration and weights together",
+            )
+        return value
+
+    def stack(self, prefix: str, names: tuple[str, ...], shape: Shape) -> tuple[Tensor, Tensor | None]:
+        sizes = [shape.widths[name] for name in names]
+        weights = [
+            self.get(f"{prefix}.{name}.weight", o, i) for name, (i, o) in zip(names, sizes, strict=True)
+        ]
+        biases = [
+            self.get(f"{prefix}.{name}.bias", o)
+            if self.has(f"{prefix}.{name}.bias")
+            else torch.zeros(o, dtype=self._dtype, device=self._device)
+            for name, (_, o) in zip(names, sizes, strict=True)
+        ]
+        biased = any(self.has(f"{prefix}.{name}.bias") for name in names)
+        return (
+            weights[0].contiguous() if len(weights) == 1 else torch.cat(weights),
+            torch.cat(biases) if biased else None,
+        )
+
+
+def _layer(reader: _Reader, shape: Shape, index: int) -> Layer:
+    at = f"model.layers.{index}"
+    qkv, qkv_bias = reader.stack(f"{at}.self_attn", ("q_proj", "k_proj", "v_proj"), shape)
+    o, o_bias = reader.stack(f"{at}.self_attn", ("o_proj",), shape)
+    qk_norm = None
+    if reader.has(f"{at}.self_attn.q_norm.weight"):
+        q_norm = reader.get(f"{at}.self_attn.q_norm.weight", shape.head_dim)
+        k_norm = reader.get(f"{at}.self_attn.k_norm.weight", shape.head_dim)
+        qk_norm = torch.cat([q_norm.expand(shape.heads, -1), k_norm.expand(shape.kv_heads, -1)])
+    return Layer(
+        attention_norm=reader.get(f"{at}.input_layernorm.weight", shape.hidden),
+        qkv=qkv,
+        qkv_bias=qkv_bias,
+        qk_norm=qk_norm,
+        o=o,
+        o_bias=o_bias,
+        mlp_norm=reader.get(f"{at}.post_attention_layernorm.weight", shape.hidden),
+        gate_up=reader.stack(f"{at}.mlp", ("gate_proj", "up_proj"), shape)[0],
+        down=reader.stack(f"{at}.mlp", ("down_proj",), shape)[0],
+    )

@@ -1,0 +1,203 @@
+"""The linear layers of the decoder, bare, with a LoRA beside them, or with one merged in; one backward pass.
+
+The base is frozen: its weights get no gradient, so a linear layer costs one product forward and one backward.
+The LoRA of q, k, v (and of gate, up) reads the same input: its A matrices are one product. Gradients of A and
+B are found from the two thin products, never from `dy.T @ x` in full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from tinker_officer.engine.kernels import linear, prepacked
+from tinker_officer.engine.lora import Adapter, Pair
+from tinker_officer.engine.models import BaseModel
+
+
+Projection = Callable[[Tensor], Tensor]
+
+
+@attrs.frozen(eq=False)
+class LayerProjections:
+    """The four linear layers of one decoder layer, as functions of their input `(N, inputs)`."""
+
+    qkv: Projection
+    o: Projection
+    gate_up: Projection
+    down: Projection
+
+
+@attrs.frozen(eq=False)
+class Projections:
+    """Every linear layer of a decoder.
+
+    Attributes:
+        layers: of the decoder layers.
+        head: from the last hidden state to the logits.
+    """
+
+    layers: tuple[LayerProjections, ...]
+    head: Projection
+
+
+class _Frozen(torch.autograd.Function):
+    """`y = x W' + b` whose weight needs no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.weight = weight
+        y = linear(x, weight)
+        return y if bias is None else y.add_(bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return linear(dy, ctx.weight.t()) if ctx.needs_input_grad[0] else None, None, None
+
+
+class _Lora(torch.autograd.Function):
+    """`y = x W' + b + s (x A') B'`, the A matrices of several projections stacked, their outputs side by side."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, scaling: float, down: Tensor, *ups: Tensor
+    ) -> Tensor:
+        y = linear(x, weight)
+        if bias is not None:
+            y.add_(bias)
+        low = linear(x, down.to(x.dtype)).mul_(scaling)
+        _add_ups(y, low, ups)
+        ctx.save_for_backward(x, low, down, *ups)
+        ctx.weight, ctx.scaling = weight, scaling
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, low, down, *ups = ctx.saved_tensors
+        dx, d_down, d_ups = lora_backward(
+            dy, x, low, down, ups, ctx.scaling, ctx.weight, need_dx=ctx.needs_input_grad[0]
+        )
+        return (dx, None, None, None, d_down, *d_ups)
+
+
+def lora_backward(
+    dy: Tensor,
+    x: Tensor,
+    low: Tensor,
+    down: Tensor,
+    ups: list[Tensor] | tuple[Tensor, ...],
+    scaling: float,
+    weight: Tensor,
+    *,
+    need_dx: bool,
+) -> tuple[Tensor | None, Tensor, list[Tensor]]:
+    """Return the gradients of a LoRA layer's input, A matrices and B matrices.
+
+    Args:
+        dy: gradient of the output, shape `(N, outputs)`.
+        x: the input, shape `(N, inputs)`.
+        low: `scaling * x @ down.T`, as the forward pass left it, shape `(N, projections * rank)`.
+        down: the A matrices, stacked.
+        ups: the B matrices.
+        scaling: alpha / rank.
+        weight: the frozen weight, shape `(outputs, inputs)`.
+        need_dx: whether the gradient of the input is wanted.
+    """
+    rank = ups[0].shape[1]
+    columns = dy.split([up.shape[0] for up in ups], dim=1)
+    lows = low.split(rank, dim=1)
+    d_ups = [(dy_j.t() @ low_j).to(up.dtype) for dy_j, low_j, up in zip(columns, lows, ups, strict=True)]
+    thin = [linear(dy_j, up.to(dy.dtype).t()) for dy_j, up in zip(columns, ups, strict=True)]
+    d_low = (thin[0] if len(thin) == 1 else torch.cat(thin, dim=1)).mul_(scaling)
+    d_down = (d_low.t() @ x).to(down.dtype)
+    dx = linear(dy, weight.t()).addmm_(d_low, down.to(dy.dtype)) if need_dx else None
+    return dx, d_down, d_ups
+
+
+def _add_ups(y: Tensor, low: Tensor, ups: tuple[Tensor, ...]) -> None:
+    """Add every projection's `low @ up.T` to its own columns of `y`, in place."""
+    rank, start = ups[0].shape[1], 0
+    for index, up in enumerate(ups):
+        y[:, start : start + up.shape[0]].addmm_(
+            low[:, index * rank : (index + 1) * rank], up.to(y.dtype).t()
+        )
+        start += up.shape[0]
+
+
+def bare(base: BaseModel) -> Projections:
+    """Return the base model's own linear layers, with the gradient of their input."""
+    return _assemble(base, {}, 1.0)
+
+
+def with_lora(base: BaseModel, adapter: Adapter, pairs: dict[tuple[int, str], Pair] | None = None) -> Projections:
+    """Return the linear layers with an adapter beside them.
+
+    Args:
+        base: the frozen model.
+        adapter: gives scaling, and the matrices unless `pairs` does.
+        pairs: the matrices to use, for example leaves that want gradients.
+    """
+    return _assemble(base, adapter.pairs() if pairs is None else pairs, adapter.scaling)
+
+
+def _assemble(base: BaseModel, pairs: dict[tuple[int, str], Pair], scaling: float) -> Projections:
+    def project(key: tuple[int, str], weight: Tensor, bias: Tensor | None = None) -> Projection:
+        pair = pairs.get(key)
+        if pair is None:
+            return lambda x: _Frozen.apply(x, weight, bias)  # type: ignore[no-any-return, no-untyped-call] - torch types apply() as Any
+        return lambda x: _Lora.apply(x, weight, bias, scaling, pair.down, *pair.ups)  # type: ignore[no-any-return, no-untyped-call] - likewise
+
+    layers = tuple(
+        LayerProjections(
+            qkv=project((index, "qkv"), layer.qkv, layer.qkv_bias),
+            o=project((index, "o"), layer.o, layer.o_bias),
+            gate_up=project((index, "gate_up"), layer.gate_up),
+            down=project((index, "down"), layer.down),
+        )
+        for index, layer in enumerate(base.layers)
+    )
+    return Projections(layers, project((base.shape.layers, "head"), base.head))
+
+
+def merged(base: BaseModel, adapter: Adapter | None) -> Projections:
+    """Return the linear layers with an adapter added into the weights, laid out for decoding; no gradients.
+
+    The copy costs as much memory as the base. In bfloat16 nothing is merged, since rounding the sum would lose
+    most of a small adapter: the LoRA stays beside the weight.
+    """
+    if base.dtype != "float32":
+        return bare(base) if adapter is None else with_lora(base, adapter)
+    pairs = {} if adapter is None else adapter.pairs()
+    scaling = 1.0 if adapter is None else adapter.scaling
+
+    def project(key: tuple[int, str], weight: Tensor, bias: Tensor | None = None) -> Projection:
+        product = prepacked(_sum(weight, pairs.get(key), scaling))
+        return product if bias is None else lambda x: product(x).add_(bias)
+
+    layers = tuple(
+        LayerProjections(
+            qkv=project((index, "qkv"), layer.qkv, layer.qkv_bias),
+            o=project((index, "o"), layer.o, layer.o_bias),
+            gate_up=project((index, "gate_up"), layer.gate_up),
+            down=project((index, "down"), layer.down),
+        )
+        for index, layer in enumerate(base.layers)
+    )
+    return Projections(layers, project((base.shape.layers, "head"), base.head))
+
+
+def _sum(weight: Tensor, pair: Pair | None, scaling: float) -> Tensor:
+    if pair is None:
+        return weight
+    total, start = weight.clone(), 0
+    for down, up in zip(pair.down.split(pair.ups[0].shape[1]), pair.ups, strict=True):
+        total[start : start + up.shape[0]].addmm_(up, down, alpha=scaling)
+        start += up.shape[0]
+    return total
