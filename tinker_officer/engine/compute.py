@@ -47,8 +47,8 @@ class Compute:
     stop sampling, nor the other way round.
 
     Args:
-        prepare: called once in the thread, before anything else (slow imports).
-        background: made by `prepare`'s result; see `Background`.
+        prepare: called once in the thread, before anything else: slow imports. When it fails, so does every
+            job, with its error.
     """
 
     def __init__(self, prepare: Callable[[], Background]) -> None:
@@ -83,7 +83,12 @@ class Compute:
     # -- the thread
 
     def _run(self) -> None:
-        background = self._prepare()
+        try:
+            background = self._prepare()
+        except Exception as error:
+            logger.exception("engine.not_prepared")
+            self._refuse_all(error)
+            return
         while not self._closing:
             idle = self._running is None and not self._turns and not background.busy
             self._drain(block=idle)
@@ -96,6 +101,12 @@ class Compute:
                 started = time.perf_counter()
                 self._advance()
                 self._owed_s = time.perf_counter() - started if background.busy else 0.0
+
+    def _refuse_all(self, error: Exception) -> None:
+        while not self._closing:
+            self._drain(block=True)
+            while self._turns:
+                self._next().done(error)
 
     def _drain(self, *, block: bool) -> None:
         while True:

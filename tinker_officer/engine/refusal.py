@@ -5,7 +5,7 @@ from __future__ import annotations
 from tinker_officer.errors import EngineError
 
 
-class Refused(EngineError):
+class Refused(EngineError):  # noqa: N818 - it says what happened
     """A request that is turned down before any work is done.
 
     The Tinker SDK tries 5xx, 408, 409 and 429 again for up to five minutes; so a refusal is a 4xx of

@@ -118,7 +118,7 @@ def serve(
             body_bytes=settings.body_bytes,
         )
         config = uvicorn.Config(
-            app,  # type: ignore[arg-type]  # an ASGI callable; uvicorn's own types are narrower
+            app,
             log_config=None,
             access_log=False,
             lifespan="on",

@@ -176,7 +176,7 @@ class LocalEngine:
         if package.name not in {"site-packages", "dist-packages"}:  # a checkout: the child must find it too
             paths = [environment.get("PYTHONPATH", ""), str(package)]
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-        process = subprocess.Popen(  # noqa: S603 - our own module
+        process = subprocess.Popen(
             [sys.executable, "-m", "tinker_officer.engine", "--supervised"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

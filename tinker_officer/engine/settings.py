@@ -28,35 +28,20 @@ def _good_token(_instance: Any, _attribute: Any, token: str) -> None:
         )
 
 
-@attrs.frozen(kw_only=True)
-class Settings:
-    """What a server is started with.
+def _default_root() -> Path:
+    return home() / "engine"
 
-    Args:
-        root: where checkpoints are kept.
-        host: the address to bind.
-        port: the port to bind; 0 for a free one.
-        dtype: of the base models.
-        threads: how many threads compute.
-        token: what clients must send as `X-API-Key`.
-        model: a base model to load before anyone asks.
-        body_bytes: how long a request may be.
-    """
 
-    root: Path = attrs.field(
-        factory=lambda: home() / "engine", converter=lambda root: Path(root).expanduser()
-    )
-    host: str = "127.0.0.1"
-    port: int = attrs.field(default=0, validator=whole(0, 65535, error=EngineError, fix=_FIX))
-    dtype: str = attrs.field(
-        default="float32", validator=one_of(("float32", "bfloat16"), error=EngineError, fix=_FIX)
-    )
-    threads: int = attrs.field(
-        factory=lambda: default_threads(), validator=whole(1, 4096, error=EngineError, fix=_FIX)
-    )
-    token: str = attrs.field(factory=lambda: new_token(), repr=False, validator=_good_token)
-    model: str | None = None
-    body_bytes: int = 256 * 2**20
+def _path(root: str | os.PathLike[str]) -> Path:
+    return Path(root).expanduser()
+
+
+def _default_root() -> Path:
+    return home() / "engine"
+
+
+def _path(root: str | os.PathLike[str]) -> Path:
+    return Path(root).expanduser()
 
 
 def new_token() -> str:
@@ -95,6 +80,33 @@ def _quota() -> int:
         return math.ceil(int(limit) / int(period))
     except (OSError, ValueError):  # no such group, or "max"
         return 1 << 30
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """What a server is started with.
+
+    Args:
+        root: where checkpoints are kept.
+        host: the address to bind.
+        port: the port to bind; 0 for a free one.
+        dtype: of the base models.
+        threads: how many threads compute.
+        token: what clients must send as `X-API-Key`.
+        model: a base model to load before anyone asks.
+        body_bytes: how long a request may be.
+    """
+
+    root: Path = attrs.field(factory=_default_root, converter=_path)
+    host: str = "127.0.0.1"
+    port: int = attrs.field(default=0, validator=whole(0, 65535, error=EngineError, fix=_FIX))
+    dtype: str = attrs.field(
+        default="float32", validator=one_of(("float32", "bfloat16"), error=EngineError, fix=_FIX)
+    )
+    threads: int = attrs.field(factory=default_threads, validator=whole(1, 4096, error=EngineError, fix=_FIX))
+    token: str = attrs.field(factory=new_token, repr=False, validator=_good_token)
+    model: str | None = None
+    body_bytes: int = 256 * 2**20
 
 
 def compute_environment(threads: int) -> dict[str, str]:

@@ -364,12 +364,12 @@ class State:
         try:
             folder = await self.locate(base_model)
             work = partial(_once, partial(self.workshop.base, base_model, folder))
-            self.compute.submit(
-                Job("", work, lambda result: loop.call_soon_threadsafe(loaded.set_result, result))
-            )
-            result = await loaded
-            if isinstance(result, Exception):
-                raise result
+
+            def done(result: Any) -> None:
+                loop.call_soon_threadsafe(_resolve, loaded, result)
+
+            self.compute.submit(Job("", work, done))
+            await loaded
         except Exception as error:
             self.preload_error = error
             raise
@@ -457,6 +457,13 @@ def _check_rank(rank: int) -> None:
             need=f"an integer from 1 to {MAX_RANK}",
             fix="service_client.create_lora_training_client(base_model, rank=32)",
         )
+
+
+def _resolve(future: asyncio.Future[Any], result: Any) -> None:
+    if isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
 
 
 def _once(function: Callable[[], Any]) -> Generator[None, None, None]:

@@ -91,7 +91,7 @@ def decode_forward_backward(body: bytes) -> ForwardBackward:
     Raises:
         Refused: the bytes are no such message, or a tensor contradicts itself.
     """
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # has no stubs here
 
     message = _pb().ForwardBackwardRequest()
     try:

@@ -14,7 +14,7 @@ import attrs
 
 from tinker_officer.engine import wire
 from tinker_officer.engine.refusal import Refused
-from tinker_officer.engine.store import Meta, Run, Store, TinkerPath, now
+from tinker_officer.engine.store import Meta, Store, TinkerPath, now
 from tinker_officer.errors import EngineError
 
 
@@ -143,9 +143,7 @@ class Workshop:
         from safetensors.torch import save
 
         training = self._training(model_id)
-        tensors = training.trainer.state_tensors()
-        moments = {name: tensor for name, tensor in tensors.items() if _is_moment(name)}
-        weights = {name: tensor for name, tensor in tensors.items() if name not in moments}
+        weights, moments = training.trainer.state_tensors()
         files = {
             "adapter_model.safetensors": save(weights, metadata={"format": "pt"}),
             "adapter_config.json": self._config(training).encode(),
@@ -222,7 +220,7 @@ class Workshop:
                     continue
                 try:
                     done(output)
-                except Exception as error:  # noqa: BLE001 - an answer that cannot be encoded fails alone
+                except Exception as error:
                     logger.exception("engine.encode_failed")
                     done(error)
 
@@ -234,7 +232,7 @@ class Workshop:
         import torch
 
         torch.set_num_threads(threads)
-        from tinker_officer.engine import lora, models, sampler, trainer  # noqa: F401 - to have it behind us
+        from tinker_officer.engine import trainer  # noqa: F401 - brings what else takes time
 
     def base(self, name: str, folder: Path) -> BaseModel:
         """Return a base model, read from disk the first time."""
@@ -294,10 +292,8 @@ class Workshop:
         from safetensors.torch import load
 
         training = self._training(model_id)
-        tensors = load(files["adapter_model.safetensors"])
-        if optimizer:
-            tensors |= load(files["optimizer.safetensors"])
-        training.trainer.load_state_tensors(tensors, optimizer=optimizer)
+        moments = load(files["optimizer.safetensors"]) if optimizer else None
+        training.trainer.load_state_tensors(load(files["adapter_model.safetensors"]), moments)
         training.steps = meta.steps if optimizer else 0
 
     def _adapter_for(self, base: BaseModel, weights: Weights) -> Adapter:
@@ -373,12 +369,3 @@ class Workshop:
             topk_prompt_logprobs=request.topk_prompt_logprobs,
             topk_sample_logprobs=request.topk_sample_logprobs,
         )
-
-
-def _is_moment(name: str) -> bool:
-    return name == "step" or name.startswith(("exp_avg.", "exp_avg_sq."))
-
-
-def run_record(model_id: str, base_model: str, lora: dict[str, Any], session: str, metadata: Any) -> Run:
-    """Return the record of a new training run."""
-    return Run(model_id, base_model, lora, now(), session, metadata)
