@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -59,7 +59,10 @@ class Inline:
             )
             card.save(self.folder.card_path(checkpoint.step))
         self._note(checkpoint.step, card)
-        return dict(self.values[checkpoint.step])
+        found = self.values[checkpoint.step]
+        if self.run.best_metric is not None and self.run.best_metric not in found:
+            raise unknown_metric("stop_early(on=...)", self.run.best_metric, found)
+        return dict(found)
 
     def series(self, metric: str) -> list[tuple[int, float]]:
         """Return `(step, value)` of `metric`, by step."""
@@ -112,27 +115,36 @@ class Inline:
             self.higher_is_better[f"{result.name}/{result.metric}"] = result.higher_is_better
 
 
-def check_metrics(run: Run, reported: Iterable[str] | None) -> None:
-    """Check that the metrics which the run names are ones that its suite reports.
+def check_metrics(run: Run) -> None:
+    """Check that the metrics which the run names are ones that its suite measures while it trains.
 
     Raises:
-        RunError: one is not.
+        RunError: one is not, or the suite has nothing to ask.
     """
-    wanted: Mapping[str, str | None] = {
-        "stop_early(on=...)": run.early_stop.on if run.early_stop else None,
-        "checkpoint(best=...)": run.saving.best,
-    }
-    known: list[Any] = sorted(reported or ())
-    for where, metric in wanted.items():
-        if metric is not None and metric not in known:
-            example = known[0] if known else "held_out/nll"
-            raise RunError(
-                f"{where} names a metric that is not measured while training",
-                got=repr(metric),
-                need="one of " + ", ".join(map(repr, known))
-                if known
-                else "an inline evaluation: run.evaluate(suite, every=50)",
-                fix=f"run.stop_early(on={example!r})"
-                if "stop" in where
-                else f"run.checkpoint(best={example!r})",
-            )
+    specs = run.evaluation.suite.evals if run.evaluation else ()
+    asked = [spec for spec in specs if run.evaluation and spec.layer in run.evaluation.layers]
+    if run.evaluation and not asked:
+        raise RunError(
+            "the suite has nothing to ask while training",
+            got=f"{run.evaluation.suite!r} with layers {run.evaluation.layers}",
+            need="at least one eval in those layers",
+            fix="run.evaluate(EvalSuite().nll(held_out), every=50)",
+        )
+    metrics = [f"{spec.name}/nll" if spec.layer == "nll" else f"{spec.name}/accuracy" for spec in asked]
+    names = {spec.name for spec in asked}
+    if run.early_stop is not None and run.early_stop.on.partition("/")[0] not in names:
+        raise unknown_metric("stop_early(on=...)", run.early_stop.on, metrics)
+    if run.saving.best is not None and run.saving.best.partition("/")[0] not in names:
+        raise unknown_metric("checkpoint(best=...)", run.saving.best, metrics)
+
+
+def unknown_metric(where: str, metric: str, metrics: Iterable[str]) -> RunError:
+    """Return the error that a metric is named which is not measured."""
+    known = list(metrics)
+    example = known[0] if known else "held_out/nll"
+    return RunError(
+        f"{where} names a metric that is not measured while training",
+        got=repr(metric),
+        need=f"one of {', '.join(map(repr, known))}" if known else "run.evaluate(suite, every=50) as well",
+        fix=f"run.{where.replace('...', repr(example))}",
+    )

@@ -48,9 +48,7 @@ def _spec(run: Run) -> dict[str, Any]:
     name = run.plan.renderer_name or default_renderer_name(run.plan.base_model)
     summary = {**data.summary(), "source": Path(data.source).name}
     identity = renderer_identity(run.plan.base_model, name)
-    identity.pop(
-        "cookbook", None
-    )  # an upgrade does not end a run
+    identity.pop("cookbook", None)  # an upgrade does not end a run
     return {
         "run": run.to_dict(),
         "data": {**summary, "order": order},
@@ -92,8 +90,7 @@ class LiveRun:
                 need="a plan that was made from Conversations, or given them again",
                 fix="Run.from_json(text, data=train), or Run(LoRAPlan.for_(base_model).sft(train), name='mine')",
             )
-        evaluation = run.evaluation
-        check_metrics(run, evaluation.suite.metrics(evaluation.layers) if evaluation else None)
+        check_metrics(run)
         folder = RunFolder(at)
         with ExitStack() as held:
             held.enter_context(folder.owned())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,6 +15,7 @@ from tinker_officer._fields import whole
 from tinker_officer._text import count, table
 from tinker_officer.errors import RunError
 from tinker_officer.train import objectives
+from tinker_officer.train.evaluating import check_metrics
 from tinker_officer.train.objectives import Sft
 from tinker_officer.train.schedule import Schedule
 from tinker_officer.train.settings import Adam, EarlyStop, Evaluation, Pipeline, Saving
@@ -84,6 +86,11 @@ class Run:
         validator=attrs.validators.optional(whole(0, error=RunError, fix='Run(plan, name="mine").seed(0)')),
         kw_only=True,
     )
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse a metric that the suite does not measure, as soon as both are known."""
+        if self.evaluation is not None:
+            check_metrics(self)
 
     def sft(self, *, reduction: str = "token") -> Self:
         """Return a copy that trains by supervised fine-tuning, replacing any objective.
@@ -264,12 +271,19 @@ class Run:
         return digest({key: value for key, value in self.to_dict().items() if key != "pipeline"})
 
     @classmethod
-    def from_dict(cls, spec: dict[str, Any], *, data: Conversations | None = None) -> Self:
+    def from_dict(
+        cls,
+        spec: dict[str, Any],
+        *,
+        data: Conversations | None = None,
+        held_out: Conversations | Mapping[str, Conversations] | None = None,
+    ) -> Self:
         """Return the run that `to_dict` wrote.
 
         Args:
             spec: what `to_dict` returned.
             data: the conversations to train on; without them the run can be read, but not started.
+            held_out: the conversations of the suite, as `EvalSuite.from_json` takes them.
 
         Raises:
             RunError: it is not a run.
@@ -289,7 +303,7 @@ class Run:
         if asked is not None:
             from tinker_officer.evals.suite import EvalSuite
 
-            suite = EvalSuite.from_json(json.dumps(asked["suite"]))
+            suite = EvalSuite.from_json(json.dumps(asked["suite"]), data=held_out)
             evaluation = Evaluation(suite, every=asked["every"], layers=asked["layers"])
         return cls(
             LoRAPlan.from_dict(spec["plan"], data=data),
@@ -305,7 +319,13 @@ class Run:
         )
 
     @classmethod
-    def from_json(cls, text: str, *, data: Conversations | None = None) -> Self:
+    def from_json(
+        cls,
+        text: str,
+        *,
+        data: Conversations | None = None,
+        held_out: Conversations | Mapping[str, Conversations] | None = None,
+    ) -> Self:
         """Return the run that `to_json` wrote; see `from_dict`.
 
         Raises:
@@ -323,7 +343,7 @@ class Run:
                 need="what Run.to_json() writes",
                 fix="Run.from_json(run.to_json(), data=train)",
             )
-        return cls.from_dict(spec, data=data)
+        return cls.from_dict(spec, data=data, held_out=held_out)
 
     def explain(self) -> str:
         """Return what will be done, as text."""
