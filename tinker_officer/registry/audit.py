@@ -1,0 +1,133 @@
+"""The audit log: a hash chain that names who did what, and vouches for every other row.
+
+Each entry's hash covers its number, the hash before it and its content; its content covers, by digest, the
+row that was added in the same transaction. So an edit, an insertion, a deletion or a change of order anywhere
+shows. What a chain cannot show is a cut tail or a full rewrite: keep a head that you were once given (it
+stands on every model card) and `verify` against it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import sqlalchemy as sa
+
+from tinker_officer._digest import canonical
+from tinker_officer.errors import RegistryError
+from tinker_officer.registry.schema import RECORDED, events
+
+
+GENESIS = "0" * 64
+
+
+@attrs.frozen
+class Audit:
+    """A log that was verified: how many entries it has, and the hash of the last."""
+
+    entries: int
+    head: str
+
+    def __repr__(self) -> str:
+        return f"Audit({self.entries} entries, head {self.head[:16]})"
+
+
+def row_digest(values: Sequence[Any]) -> str:
+    """Return the SHA-256 of a row's values, in the order of the table's columns."""
+    return hashlib.sha256(canonical(list(values))).hexdigest()
+
+
+def chained(seq: int, prev: str, body: str) -> str:
+    """Return an entry's hash, over its number, the hash before it, and its content."""
+    return hashlib.sha256(f"{seq}\n{prev}\n{body}".encode()).hexdigest()
+
+
+def head(connection: sa.Connection) -> Audit:
+    """Return the last entry's number and hash, unverified."""
+    last = connection.execute(sa.select(events.c.seq, events.c.hash).order_by(events.c.seq.desc()).limit(1))
+    row = last.one_or_none()
+    return Audit(row.seq, row.hash) if row else Audit(0, GENESIS)
+
+
+def record(
+    connection: sa.Connection, table: str, values: dict[str, Any], *, action: str, actor: str, at: str
+) -> None:
+    """Add a row to `table`, and the entry that vouches for it, inside the caller's transaction."""
+    target, key = RECORDED[table]
+    connection.execute(target.insert().values(values))
+    row = [values[column.name] for column in target.columns]
+    entry = {
+        "action": action,
+        "actor": actor,
+        "at": at,
+        "key": values[key],
+        "row": row_digest(row),
+        "table": table,
+    }
+    body = canonical(entry).decode()
+    last = head(connection)
+    seq = last.entries + 1
+    connection.execute(
+        events.insert().values(seq=seq, prev=last.head, hash=chained(seq, last.head, body), body=body)
+    )
+
+
+def verify(connection: sa.Connection, *, known_head: str = "") -> Audit:
+    """Check every entry, and every row against its entry.
+
+    Args:
+        connection: inside a transaction.
+        known_head: a head that was noted earlier; it must still be in the chain.
+
+    Returns:
+        How many entries there are, and the head.
+
+    Raises:
+        RegistryError: names the first entry or row that is not as it was written.
+    """
+    vouched: dict[tuple[str, Any], tuple[str, int]] = {}
+    prev, count, seen = GENESIS, 0, not known_head
+    query = sa.select(events.c.seq, events.c.prev, events.c.hash, events.c.body).order_by(events.c.seq)
+    for seq, before, stored, body in connection.execute(query):
+        count += 1
+        if seq != count or before != prev or stored != chained(seq, before, body):
+            what = f"entry {count} is missing" if seq != count else "its content or its link was changed"
+            raise _broken(f"the audit log is broken at entry {count}", what, sound=count - 1)
+        entry = json.loads(body)
+        vouched[entry["table"], entry["key"]] = (entry["row"], seq)
+        prev = stored
+        seen = seen or stored.startswith(known_head)
+    _verify_rows(connection, vouched)
+    if not seen:
+        raise _broken(
+            "the audit log was cut or rewritten", f"head {known_head} is not in its {count} entries", sound=0
+        )
+    return Audit(count, prev)
+
+
+def _verify_rows(connection: sa.Connection, vouched: dict[tuple[str, Any], tuple[str, int]]) -> None:
+    wrong: list[tuple[int, str, str]] = []
+    for name, (table, key) in RECORDED.items():
+        place = [column.name for column in table.columns].index(key)
+        for row in connection.execute(sa.select(table)):
+            expected, seq = vouched.pop((name, row[place]), ("", 0))
+            if row_digest(row) != expected:
+                what = "was changed" if seq else "was added outside the registry"
+                wrong.append((seq, f"{name} row {row[place]!r} {what}", name))
+    wrong.extend((seq, f"{name} row {key!r} was removed", name) for (name, key), (_, seq) in vouched.items())
+    if wrong:
+        seq, what, name = min(wrong)
+        where = f"entry {seq}" if seq else f"no entry of the log names a row of {name}"
+        raise _broken(f"the registry does not agree with its audit log: {what}", where, sound=max(0, seq - 1))
+
+
+def _broken(problem: str, got: str, *, sound: int) -> RegistryError:
+    return RegistryError(
+        problem,
+        got=got,
+        need="entries and rows as the registry wrote them",
+        fix=f"restore the file from a backup; the first {sound} entries are as written",
+    )

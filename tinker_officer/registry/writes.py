@@ -1,0 +1,142 @@
+"""What is added to the tables, each row with the entry of the audit log that vouches for it."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import sqlalchemy as sa
+
+from tinker_officer._digest import canonical
+from tinker_officer.errors import RegistryError
+from tinker_officer.registry import audit, reads
+from tinker_officer.registry.schema import events, moves, scorecards, versions
+from tinker_officer.registry.values import Move, Version
+from tinker_officer.registry.verdict import Verdict
+
+
+if TYPE_CHECKING:
+    from tinker_officer.evals.scorecard import Scorecard
+
+
+def add_version(connection: sa.Connection, fields: dict[str, Any]) -> Version:
+    """Return the version that `fields` describe, added unless it is there.
+
+    Raises:
+        RegistryError: it is there with other notes or parents.
+    """
+    query = sa.select(versions.c.id).where(versions.c.id == fields["id"])
+    if connection.scalar(query) is not None:
+        known = reads.find(connection, fields["id"])
+        _check_same(known, fields)
+        return known
+    highest = sa.select(sa.func.max(versions.c.number)).where(versions.c.name == fields["name"])
+    at = clock(connection)
+    version = Version(**fields, number=(connection.scalar(highest) or 0) + 1, created=at)
+    record = attrs.asdict(version) | {"parents": list(version.parents)}
+    columns = {
+        "id": version.id,
+        "name": version.name,
+        "number": version.number,
+        "base_model": version.base_model,
+        "training_fingerprint": version.training_fingerprint,
+        "created": at,
+        "record": canonical(record).decode(),
+    }
+    audit.record(connection, "versions", columns, action="registered", actor="", at=at)
+    return version
+
+
+def attach(connection: sa.Connection, version: Version, card: Scorecard) -> None:
+    """Add a scorecard to a version, unless it has it.
+
+    Raises:
+        RegistryError: the card was recorded for a model of another training fingerprint.
+    """
+    known = connection.execute(
+        sa.select(scorecards.c.version, scorecards.c.training_fingerprint).where(
+            scorecards.c.digest == card.digest
+        )
+    ).all()
+    if any(row.version == version.id for row in known):
+        return
+    if any(row.training_fingerprint != version.training_fingerprint for row in known):
+        raise RegistryError(
+            "the scorecard is stale: it was recorded for a model that was trained otherwise",
+            got=f"a card of {card.target}, made {card.created}",
+            need=f"a card made after the training of {version.label}",
+            fix="registry.register(result, suite.evaluate(result.best, on=engine))",
+        )
+    at = clock(connection)
+    columns = {
+        "seq": _next(connection, scorecards),
+        "version": version.id,
+        "digest": card.digest,
+        "suite_digest": card.suite_digest,
+        "training_fingerprint": version.training_fingerprint,
+        "attached": at,
+        "record": card.to_json(),
+    }
+    audit.record(connection, "scorecards", columns, action="scored", actor="", at=at)
+
+
+def add_move(
+    connection: sa.Connection,
+    version: Version,
+    channel: str,
+    kind: str,
+    *,
+    previous: Version | None,
+    actor: str,
+    reason: str,
+    verdict: Verdict | None = None,
+) -> Move:
+    """Add a move of `version` in `channel`, or a refusal, and return it."""
+    move = Move(
+        seq=_next(connection, moves),
+        name=version.name,
+        channel=channel,
+        kind=kind,
+        version=version.id,
+        label=version.label,
+        previous=previous.id if previous else None,
+        actor=actor,
+        reason=reason,
+        at=clock(connection),
+        verdict=verdict,
+    )
+    record = attrs.asdict(move, recurse=False) | {"verdict": verdict.to_dict() if verdict else None}
+    names = ("seq", "name", "channel", "kind", "version", "previous", "at")
+    columns = {name: getattr(move, name) for name in names} | {"record": canonical(record).decode()}
+    audit.record(connection, "moves", columns, action=kind, actor=actor, at=move.at)
+    return move
+
+
+def _check_same(known: Version, fields: dict[str, Any]) -> None:
+    for what in ("notes", "parents"):
+        given, stands = fields[what], getattr(known, what)
+        if given and tuple(given) != tuple(stands):
+            raise RegistryError(
+                f"the version is registered already, with other {what}, and a version never changes",
+                got=f"{what} {given!r}",
+                need=f"{what} {stands!r}, or none given",
+                fix=f"registry.get({known.label!r})",
+            )
+
+
+def _next(connection: sa.Connection, target: sa.Table) -> int:
+    return int(connection.scalar(sa.select(sa.func.max(target.c.seq))) or 0) + 1
+
+
+def clock(connection: sa.Connection) -> str:
+    """Return the time, never before that of the last entry, so that times run as the log does."""
+    last = connection.scalar(sa.select(events.c.body).order_by(events.c.seq.desc()).limit(1))
+    stamp = iso(datetime.now(UTC))
+    return max(stamp, str(json.loads(last)["at"])) if last else stamp
+
+
+def iso(moment: datetime) -> str:
+    """Return a time as the registry writes it: UTC, always of the same length, so that text sorts by time."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
