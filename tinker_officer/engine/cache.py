@@ -1,0 +1,113 @@
+"""Keys and values of the sequences that are being decoded, in one tensor that grows; knows no requests.
+
+Rows stay side by side: when one leaves, the last takes its place, so that a decode step reads one slab.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - torch's own spelling
+
+from tinker_officer.engine.decoder import Attend, packed_attention
+from tinker_officer.engine.models import BaseModel
+
+
+_TOKEN_STEP = 128
+
+
+class Cache:
+    """The keys and values of a batch of sequences with one adapter.
+
+    Attributes:
+        lengths: tokens in the cache, row by row.
+    """
+
+    def __init__(self, base: BaseModel) -> None:
+        self._base = base
+        self.lengths: list[int] = []
+        self._slab = torch.empty(0)
+
+    def bytes_for(self, rows: int, tokens: int) -> int:
+        """Return the memory that so many more rows, of up to so many tokens, would make this cache need."""
+        longest = max([tokens, *self.lengths])
+        shape = self._base.shape
+        per_token = 2 * shape.layers * shape.kv_heads * shape.head_dim * self._base.torch_dtype.itemsize
+        return (len(self.lengths) + rows) * longest * per_token
+
+    def add(self, rows: int, tokens: int) -> int:
+        """Make room for `rows` more sequences of `tokens` tokens; return the first one's index."""
+        first = len(self.lengths)
+        self.lengths += [tokens] * rows
+        self._reserve(len(self.lengths), max(self.lengths) + 1)
+        return first
+
+    def remove(self, row: int) -> None:
+        """Forget a row; the last row takes its index."""
+        last = len(self.lengths) - 1
+        if row != last:
+            self._slab[:, row, :, : self.lengths[last]] = self._slab[:, last, :, : self.lengths[last]]
+            self.lengths[row] = self.lengths[last]
+        del self.lengths[last]
+
+    def _reserve(self, rows: int, tokens: int) -> None:
+        shape, old = self._base.shape, self._slab
+        have_rows, have_tokens = (old.shape[1], old.shape[3]) if old.dim() > 1 else (0, 0)
+        if rows <= have_rows and tokens <= have_tokens:
+            return
+        if rows > have_rows:
+            rows = max(rows, min(2 * have_rows, have_rows + 16))
+        if tokens > have_tokens:
+            tokens = -(-tokens // _TOKEN_STEP) * _TOKEN_STEP
+        size = (shape.layers, max(rows, have_rows), 2 * shape.kv_heads, max(tokens, have_tokens), shape.head_dim)
+        # Zeros, not empty: a masked value of NaN would still poison the sum.
+        self._slab = torch.zeros(size, dtype=self._base.torch_dtype, device=self._base.device)
+        if have_rows:
+            self._slab[:, :have_rows, :, :have_tokens] = old
+
+    def prefilling(self, lengths: tuple[int, ...], rows: list[tuple[int, int] | None]) -> Attend:
+        """Return packed attention that also stores each prompt in its rows.
+
+        Args:
+            lengths: of the prompts.
+            rows: first row and how many rows of each prompt; None for a prompt that needs no cache.
+        """
+        packed, kv_heads = packed_attention(lengths), self._base.shape.kv_heads
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            start = 0
+            for length, place in zip(lengths, rows, strict=True):
+                if place is not None:
+                    slab = self._slab[layer, place[0] : place[0] + place[1]]
+                    slab[:, :kv_heads, :length] = k[start : start + length].transpose(0, 1)
+                    slab[:, kv_heads:, :length] = v[start : start + length].transpose(0, 1)
+                start += length
+            return packed(layer, q, k, v)
+
+        return attend
+
+    def decoding(self) -> tuple[Tensor, Attend]:
+        """Begin a step that adds one token to every row; return the new tokens' positions and the attention."""
+        count = len(self.lengths)
+        device, kv_heads = self._base.device, self._base.shape.kv_heads
+        positions = torch.tensor(self.lengths, device=device)
+        longest, shortest = max(self.lengths) + 1, min(self.lengths) + 1
+        self._reserve(count, longest)
+        self.lengths = [length + 1 for length in self.lengths]
+        mask = None
+        if longest != shortest:
+            late = torch.arange(longest, device=device) > positions[:, None]
+            mask = torch.zeros(late.shape, dtype=self._base.torch_dtype, device=device)
+            mask = mask.masked_fill_(late, float("-inf"))[:, None, None]
+        rows, slabs = torch.arange(count, device=device), self._slab
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            slab = slabs[layer]
+            slab[rows, :, positions] = torch.cat((k, v), dim=1)
+            read = slab[:count, :, :longest]
+            # The query heads of one key head stand as its query positions: no key is repeated.
+            grouped = q.reshape(count, kv_heads, -1, q.shape[-1])
+            mixed = F.scaled_dot_product_attention(grouped, read[:, :kv_heads], read[:, kv_heads:], attn_mask=mask)
+            return mixed.reshape(count, -1)
+
+        return positions, attend

@@ -1,0 +1,97 @@
+"""From logits to a token: temperature, top-k, top-p, and a stream of random numbers per sample.
+
+A sample's stream is Philox keyed by (seed, index of the sample), one number a token, so that no batch-mate
+changes it. Log-probabilities are those of the model itself, before temperature, top-k and top-p: they are what
+`compute_logprobs` and a forward pass say of the same tokens, which the importance ratio of RL needs.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor
+
+
+_SHORT_LIST = 128
+
+
+@attrs.frozen
+class Choice:
+    """How one row is sampled."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+
+    @property
+    def restricted(self) -> bool:
+        """Whether some tokens are ruled out."""
+        return self.top_k > 0 or self.top_p < 1
+
+
+def stream(seed: int | None, index: int) -> np.random.Generator:
+    """Return the random numbers of one sample; without a seed, fresh ones."""
+    key = secrets.randbits(64) if seed is None else seed
+    return np.random.Generator(np.random.Philox(key=[key & (2**64 - 1), index]))
+
+
+def choose(
+    logits_B_V: Tensor, choices: Sequence[Choice], streams: Sequence[np.random.Generator]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return one token a row and its log-probability.
+
+    Args:
+        logits_B_V: float32.
+        choices: of each row.
+        streams: of each row; greedy rows draw nothing.
+
+    Returns:
+        Token ids, int64, and log-probabilities, float32 (not finite where the logits were not), both `(B,)`.
+    """
+    warm = [row for row, choice in enumerate(choices) if choice.temperature > 0]
+    tokens = logits_B_V.argmax(-1)
+    if warm:
+        part = logits_B_V if len(warm) == len(choices) else logits_B_V[warm]
+        tokens[warm] = _draw(part, [choices[row] for row in warm], [streams[row] for row in warm])
+    totals = torch.logsumexp(logits_B_V, -1)
+    logprobs = logits_B_V.gather(1, tokens[:, None])[:, 0] - totals
+    return tokens.cpu().numpy(), logprobs.cpu().numpy()
+
+
+def _draw(logits: Tensor, choices: list[Choice], streams: list[np.random.Generator]) -> Tensor:
+    temperatures = torch.tensor([choice.temperature for choice in choices], device=logits.device)
+    probabilities = torch.softmax(logits / temperatures[:, None], -1)
+    for row, choice in enumerate(choices):
+        if choice.restricted:
+            probabilities[row] = _restricted(probabilities[row], choice)
+    cumulative = probabilities.cumsum(-1)
+    draws = torch.tensor([generator.random() for generator in streams], dtype=torch.float32, device=logits.device)
+    below = draws[:, None] * cumulative[:, -1:]
+    found = torch.searchsorted(cumulative, below, right=True)[:, 0]
+    return torch.minimum(found, _last_possible(probabilities))
+
+
+def _last_possible(probabilities: Tensor) -> Tensor:
+    """Return the last token of each row that can be drawn, for a draw that rounding pushed past the end."""
+    possible = (probabilities > 0).to(torch.uint8)
+    return probabilities.shape[-1] - 1 - possible.flip(-1).argmax(-1)
+
+
+def _restricted(probabilities: Tensor, choice: Choice) -> Tensor:
+    """Return the row with ruled-out tokens at zero: first top-k, then top-p of what is left."""
+    size = probabilities.shape[0]
+    count = min(choice.top_k, size) if choice.top_k > 0 else min(_SHORT_LIST, size)
+    values, ids = torch.topk(probabilities, count)
+    if choice.top_p < 1:
+        whole = values.sum() if choice.top_k > 0 else probabilities.sum()
+        if choice.top_k <= 0 and values.sum() < choice.top_p * whole:
+            values, ids = torch.sort(probabilities, descending=True)
+        before = values.cumsum(0) - values
+        keep = before < choice.top_p * whole
+        keep[0] = True
+        values, ids = values[keep], ids[keep]
+    return torch.zeros_like(probabilities).scatter_(0, ids, values)

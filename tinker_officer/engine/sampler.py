@@ -1,0 +1,448 @@
+"""Sampling requests in, sequences out, many at a time; knows nothing of HTTP, futures or checkpoints.
+
+Continuous batching: each `step` either prefills waiting prompts, packed in one row without padding, or decodes
+one token for every running sequence of one adapter. Short answers leave, new prompts enter. Equal prompts that
+wait together, and the samples of one request, share a prefill.
+
+Decided, and the source:
+    - `max_tokens` is cut to what the context leaves; without it, it is that (stop_reason "length").
+    - Explicit stops replace the model's own end-of-sequence tokens, and none at all disables them (the SDK's
+      `SamplingParams.stop`: "None keeps implicit EOS stopping; [] disables all stop tokens, including EOS").
+    - The token that stops is part of the answer: the cookbook's renderers look for it.
+    - Log-probabilities are the model's own, at temperature 1 (`choosing.py` says why).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor
+
+from tinker_officer.engine.cache import Cache
+from tinker_officer.engine.choosing import Choice, choose, stream
+from tinker_officer.engine.decoder import hidden_states
+from tinker_officer.engine.examples import check_tokens
+from tinker_officer.engine.head import chunk_rows
+from tinker_officer.engine.lora import Adapter
+from tinker_officer.engine.models import BaseModel
+from tinker_officer.engine.projections import Projections, merged
+from tinker_officer.errors import EngineError
+
+
+PREFILL_TOKENS = 1024  # of one step, unless one prompt alone is longer
+MAX_ROWS = 64  # sequences of one adapter that are decoded together
+CACHE_BYTES = 1_500_000_000  # of keys and values of one adapter, beyond which new prompts wait
+MERGED_ADAPTERS = 2  # weights with an adapter merged in that stay in memory
+PATIENCE = 32  # steps before another adapter's turn, when their weights do not all fit
+NO_LOGPROB = -99999.0  # the SDK's mark of a position without top-k log-probabilities
+TopK = tuple[np.ndarray, np.ndarray]
+
+
+@attrs.frozen(eq=False)
+class SampleSpec:
+    """One sampling request.
+
+    Attributes:
+        prompt: token ids, int64, shape `(P,)`.
+        num_samples: independent answers.
+        max_tokens: longest answer; None for as long as the context allows.
+        temperature: 0 takes the likeliest token.
+        top_p: share of the probability to draw from.
+        top_k: number of tokens to draw from; -1 or 0 for all.
+        stop_tokens: ids that end an answer; None, without stop strings, for the model's own.
+        stop_strings: texts that end an answer, found in the decoded answer.
+        seed: of the random numbers; None draws fresh ones.
+        prompt_logprobs: whether to score the prompt.
+        topk_prompt_logprobs: how many of the likeliest tokens to return at each prompt position.
+        topk_sample_logprobs: how many at each sampled position.
+    """
+
+    prompt: np.ndarray
+    num_samples: int = 1
+    max_tokens: int | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = -1
+    stop_tokens: tuple[int, ...] | None = None
+    stop_strings: tuple[str, ...] = ()
+    seed: int | None = None
+    prompt_logprobs: bool = False
+    topk_prompt_logprobs: int = 0
+    topk_sample_logprobs: int = 0
+
+
+@attrs.frozen(eq=False)
+class SampleSequence:
+    """One answer.
+
+    Attributes:
+        tokens: int32, shape `(n,)`, the stopping token included.
+        logprobs: float32, shape `(n,)`.
+        stop_reason: `"stop"` or `"length"`.
+        topk: ids and log-probabilities `(n, k)`, if asked for.
+    """
+
+    tokens: np.ndarray
+    logprobs: np.ndarray
+    stop_reason: str
+    topk: TopK | None = None
+
+
+@attrs.frozen(eq=False)
+class SampleOutput:
+    """The answers to one request.
+
+    Attributes:
+        sequences: in the order of their sample index.
+        prompt_logprobs: float32 `(P,)`, NaN first; None if not asked for.
+        topk_prompt: ids and log-probabilities `(P, k)`, the first row empty; None if not asked for.
+    """
+
+    sequences: tuple[SampleSequence, ...]
+    prompt_logprobs: np.ndarray | None = None
+    topk_prompt: TopK | None = None
+
+
+class _Request:
+    def __init__(self, name: str, spec: SampleSpec, adapter: Adapter | None, limit: int, stops: frozenset[int]) -> None:
+        self.name, self.spec, self.adapter, self.limit, self.stops = name, spec, adapter, limit, stops
+        self.choice = Choice(spec.temperature, spec.top_k, spec.top_p)
+        self.key = spec.prompt.tobytes()
+        self.started = 0
+        self.done: dict[int, SampleSequence] = {}
+        self.prompt_logprobs: np.ndarray | None = None
+        self.topk_prompt: TopK | None = None
+
+    @property
+    def scored(self) -> bool:
+        """Whether the prompt itself is to be scored."""
+        return self.spec.prompt_logprobs or self.spec.topk_prompt_logprobs > 0
+
+    def output(self) -> SampleOutput:
+        sequences = tuple(self.done[index] for index in range(self.spec.num_samples))
+        return SampleOutput(sequences, self.prompt_logprobs, self.topk_prompt)
+
+
+class _Row:
+    """One answer on its way."""
+
+    def __init__(self, request: _Request, index: int) -> None:
+        self.request, self.index = request, index
+        self.stream = stream(request.spec.seed, index)
+        self.tokens: list[int] = []
+        self.logprobs: list[float] = []
+        self.topk: list[tuple[list[int], list[float]]] = []
+
+    def sequence(self, reason: str) -> SampleSequence:
+        topk = None
+        if self.request.spec.topk_sample_logprobs:
+            topk = (
+                np.array([ids for ids, _ in self.topk], np.int32),
+                np.array([values for _, values in self.topk], np.float32),
+            )
+        return SampleSequence(
+            np.array(self.tokens, np.int32), np.array(self.logprobs, np.float32), reason, topk
+        )
+
+
+@attrs.define(eq=False)
+class _Group:
+    """The running answers of one adapter."""
+
+    adapter: Adapter | None
+    cache: Cache
+    rows: list[_Row]
+
+
+class Sampler:
+    """The sampling requests of one base model, with any adapters.
+
+    Args:
+        base: the frozen model.
+    """
+
+    def __init__(self, base: BaseModel) -> None:
+        self.base = base
+        self._waiting: OrderedDict[str, _Request] = OrderedDict()
+        self._groups: OrderedDict[int, _Group] = OrderedDict()
+        self._weights: OrderedDict[int, tuple[Adapter | None, Projections]] = OrderedDict()
+        self._turns = 0
+        self._tokenizer: Any = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step has anything to do."""
+        return bool(self._waiting or self._groups)
+
+    def add(self, request_id: str, spec: SampleSpec, adapter: Adapter | None = None) -> None:
+        """Take a request.
+
+        Args:
+            request_id: what its answer will be called.
+            spec: what to sample.
+            adapter: a snapshot that nobody changes; None for the bare base model.
+
+        Raises:
+            EngineError: the request is not valid; nothing is taken.
+        """
+        prompt = check_tokens("the prompt", np.asarray(spec.prompt), self.base)
+        _check(spec)
+        # The last token sampled need not fit: nothing is asked of the model behind it.
+        room = self.base.max_context - prompt.size + 1
+        limit = room if spec.max_tokens is None else min(spec.max_tokens, room)
+        stops = spec.stop_tokens
+        if stops is None:
+            stops = () if spec.stop_strings else self.base.eos_ids
+        spec = attrs.evolve(spec, prompt=prompt)
+        self._waiting[request_id] = _Request(request_id, spec, adapter, limit, frozenset(stops))
+
+    def cancel(self, request_id: str) -> None:
+        """Forget a request; no answer will come."""
+        self._waiting.pop(request_id, None)
+        for group in list(self._groups.values()):
+            self._drop(group, lambda row: row.request.name == request_id)
+
+    @torch.no_grad()
+    def step(self) -> list[tuple[str, SampleOutput | Exception]]:
+        """Do one piece of work, a prefill or one token for each running answer of an adapter.
+
+        Returns:
+            The requests that are finished, or have failed, by id.
+        """
+        batch, group = self._next_prefill()
+        if batch and group is not None:
+            return self._guarded(group, batch, lambda: self._prefill(group, batch))
+        if not self._groups:
+            return []
+        group = self._next_group()
+        return self._guarded(group, [row.request for row in group.rows], lambda: self._decode(group))
+
+    def _guarded(self, group: _Group, requests: Sequence[_Request], work: Any) -> list[tuple[str, SampleOutput | Exception]]:
+        """Run a piece of work; if it fails, fail its requests and no others."""
+        try:
+            finished: list[tuple[str, SampleOutput | Exception]] = work()
+        except Exception as error:  # noqa: BLE001 - whatever it was (out of memory, say), others go on
+            names = list(dict.fromkeys(request.name for request in requests))
+            for name in names:
+                self.cancel(name)
+            finished = [(name, error) for name in names]
+        if not group.rows:
+            self._groups.pop(id(group.adapter), None)
+        return finished
+
+    def _next_group(self) -> _Group:
+        """Return whose turn it is: each in turn, but in longer turns when switching means merging weights again."""
+        self._turns += 1
+        patience = 1 if len(self._groups) <= MERGED_ADAPTERS else PATIENCE
+        if self._turns >= patience:
+            self._turns = 0
+            self._groups.move_to_end(next(iter(self._groups)))
+        return next(iter(self._groups.values()))
+
+    def _next_prefill(self) -> tuple[list[_Request], _Group | None]:
+        """Return waiting requests of one adapter that fit, and the group that they join."""
+        batch: list[_Request] = []
+        group: _Group | None = None
+        tokens, rows = 0, 0
+        for request in self._waiting.values():
+            if group is None:
+                group = self._groups.get(id(request.adapter)) or _Group(request.adapter, Cache(self.base), [])
+            if request.adapter is not group.adapter:
+                continue
+            new = 0 if any(other.key == request.key for other in batch) else request.spec.prompt.size
+            want = 0 if request.limit == 1 else min(request.spec.num_samples - request.started, MAX_ROWS)
+            if batch and tokens + new > PREFILL_TOKENS:
+                break
+            full = len(group.rows) + rows + want > MAX_ROWS
+            need = group.cache.bytes_for(rows + want, request.spec.prompt.size + _headroom(request.limit))
+            if (full or need > CACHE_BYTES) and want and (group.rows or rows):
+                break
+            batch.append(request)
+            tokens, rows = tokens + new, rows + want
+        return batch, group
+
+    def _prefill(self, group: _Group, batch: list[_Request]) -> list[tuple[str, SampleOutput | Exception]]:
+        prompts: dict[bytes, list[_Request]] = {}
+        for request in batch:
+            prompts.setdefault(request.key, []).append(request)
+        lengths = tuple(requests[0].spec.prompt.size for requests in prompts.values())
+        places: list[tuple[int, int] | None] = []
+        starting: list[tuple[int, _Row]] = []  # which prompt, which answer; those that go on stand first
+        for index, (requests, length) in enumerate(zip(prompts.values(), lengths, strict=True)):
+            rows = [row for request in requests for row in self._start(request)]
+            going = [row for row in rows if row.request.limit > 1]
+            places.append((group.cache.add(len(going), length), len(going)) if going else None)
+            group.rows += going
+            starting += [(index, row) for row in rows]
+        weights = self._projections(group.adapter)
+        tokens = np.concatenate([requests[0].spec.prompt for requests in prompts.values()])
+        positions = np.concatenate([np.arange(length) for length in lengths])
+        hidden = hidden_states(
+            self.base, weights, self._tensor(tokens), self._tensor(positions), group.cache.prefilling(lengths, places)
+        )
+        ends = np.cumsum(lengths)
+        for requests, end, length in zip(prompts.values(), ends, lengths, strict=True):
+            self._score(requests, hidden[end - length : end], weights)
+        last = weights.head(hidden[self._tensor(ends - 1)]).float()
+        logits = last[self._tensor(np.array([index for index, _ in starting]))]
+        for request in batch:
+            if request.started == request.spec.num_samples:
+                del self._waiting[request.name]
+        return self._advance(group, [row for _, row in starting], logits)
+
+    def _start(self, request: _Request) -> list[_Row]:
+        """Return the next answers of a request: all of them, unless they are more than a batch holds."""
+        stop = request.spec.num_samples if request.limit == 1 else min(request.spec.num_samples, request.started + MAX_ROWS)
+        rows = [_Row(request, index) for index in range(request.started, stop)]
+        request.started = stop
+        return rows
+
+    def _score(self, requests: list[_Request], hidden: Tensor, weights: Projections) -> None:
+        """Fill in the log-probabilities of a prompt, for those that asked."""
+        asking = [request for request in requests if request.scored and request.prompt_logprobs is None]
+        if not asking:
+            return
+        prompt = requests[0].spec.prompt
+        most = max(request.spec.topk_prompt_logprobs for request in asking)
+        logprobs = np.full(prompt.size, np.nan, np.float32)
+        ids = np.zeros((prompt.size, most), np.int32)
+        values = np.full((prompt.size, most), NO_LOGPROB, np.float32)
+        targets, rows = self._tensor(prompt[1:])[:, None], chunk_rows(self.base.vocab_size)
+        for start in range(0, prompt.size - 1, rows):
+            stop = min(start + rows, prompt.size - 1)
+            logits = weights.head(hidden[start:stop]).float()
+            totals = torch.logsumexp(logits, -1, keepdim=True)
+            logprobs[start + 1 : stop + 1] = (logits.gather(1, targets[start:stop]) - totals)[:, 0].cpu().numpy()
+            if most:
+                top = torch.topk(logits, most)
+                ids[start + 1 : stop + 1] = top.indices.cpu().numpy()
+                values[start + 1 : stop + 1] = (top.values - totals).cpu().numpy()
+        for request in asking:
+            k = request.spec.topk_prompt_logprobs
+            request.prompt_logprobs = logprobs
+            request.topk_prompt = (ids[:, :k], values[:, :k]) if k else None
+
+    def _decode(self, group: _Group) -> list[tuple[str, SampleOutput | Exception]]:
+        weights = self._projections(group.adapter)
+        tokens = torch.tensor([row.tokens[-1] for row in group.rows], device=self.base.device)
+        positions, attend = group.cache.decoding()
+        hidden = hidden_states(self.base, weights, tokens, positions, attend)
+        return self._advance(group, list(group.rows), weights.head(hidden).float())
+
+    def _advance(self, group: _Group, rows: list[_Row], logits: Tensor) -> list[tuple[str, SampleOutput | Exception]]:
+        """Give every row its next token; return the requests that this finishes."""
+        tokens, logprobs = choose(logits, [row.request.choice for row in rows], [row.stream for row in rows])
+        failed: dict[str, Exception] = {}
+        ended: dict[str, _Request] = {}
+        over: set[int] = set()
+        for place, (row, token, logprob) in enumerate(zip(rows, tokens.tolist(), logprobs.tolist(), strict=True)):
+            if not math.isfinite(logprob):
+                failed[row.request.name] = _not_finite()
+                continue
+            row.tokens.append(token)
+            row.logprobs.append(logprob)
+            if row.request.spec.topk_sample_logprobs:
+                top = torch.topk(torch.log_softmax(logits[place], -1), row.request.spec.topk_sample_logprobs)
+                row.topk.append((top.indices.tolist(), top.values.tolist()))
+            reason = self._reason(row)
+            if reason:
+                row.request.done[row.index] = row.sequence(reason)
+                ended[row.request.name] = row.request
+                over.add(id(row))
+        self._drop(group, lambda row: id(row) in over or row.request.name in failed)
+        for name in failed:
+            self.cancel(name)
+        finished: list[tuple[str, SampleOutput | Exception]] = list(failed.items())
+        finished += [
+            (name, request.output())
+            for name, request in ended.items()
+            if name not in failed and len(request.done) == request.spec.num_samples
+        ]
+        return finished
+
+    def _reason(self, row: _Row) -> str:
+        """Return why a row is over, or nothing."""
+        if row.tokens[-1] in row.request.stops or self._stop_string(row):
+            return "stop"
+        return "length" if len(row.tokens) >= row.request.limit else ""
+
+    def _stop_string(self, row: _Row) -> bool:
+        texts = row.request.spec.stop_strings
+        if not texts:
+            return False
+        # Every token is at least a byte; a few more, so that no character is cut where the tail begins.
+        tail = row.tokens[-(max(len(text.encode()) for text in texts) + 4) :]
+        decoded = self._decoder().decode(tail, skip_special_tokens=False)
+        return any(text in decoded for text in texts)
+
+    def _decoder(self) -> Any:
+        if self._tokenizer is None:
+            from tokenizers import Tokenizer
+
+            self._tokenizer = Tokenizer.from_file(str(self.base.folder / "tokenizer.json"))
+        return self._tokenizer
+
+    def _drop(self, group: _Group, over: Any) -> None:
+        """Take rows out of a group and its cache."""
+        for place in range(len(group.rows) - 1, -1, -1):
+            if over(group.rows[place]):
+                group.cache.remove(place)
+                last = group.rows.pop()
+                if place < len(group.rows):
+                    group.rows[place] = last
+        if not group.rows:
+            self._groups.pop(id(group.adapter), None)
+        else:
+            self._groups[id(group.adapter)] = group
+
+    def _projections(self, adapter: Adapter | None) -> Projections:
+        """Return the weights with an adapter merged in, from a few that are kept."""
+        key = id(adapter)
+        if key not in self._weights:
+            while len(self._weights) >= MERGED_ADAPTERS:
+                self._weights.popitem(last=False)
+            self._weights[key] = (adapter, merged(self.base, adapter))
+        self._weights.move_to_end(key)
+        return self._weights[key][1]
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.base.device)
+
+
+def _headroom(limit: int) -> int:
+    """Return how much of an answer to reserve memory for: most are shorter than they may be."""
+    return min(limit, 256)
+
+
+def _not_finite() -> EngineError:
+    return EngineError(
+        "the model's output is not finite",
+        got="NaN or infinite logits",
+        need="weights that give finite numbers",
+        fix="sample from an earlier checkpoint; lower learning_rate when training",
+    )
+
+
+def _check(spec: SampleSpec) -> None:
+    """Raise an error for a sampling parameter out of range."""
+    limits: tuple[tuple[str, Any, bool, str], ...] = (
+        ("num_samples", spec.num_samples, spec.num_samples >= 1, "at least 1"),
+        ("max_tokens", spec.max_tokens, spec.max_tokens is None or spec.max_tokens >= 1, "at least 1, or None"),
+        ("temperature", spec.temperature, 0 <= spec.temperature < math.inf, "a finite number of at least 0"),
+        ("top_p", spec.top_p, 0 < spec.top_p <= 1, "above 0 and at most 1"),
+        ("top_k", spec.top_k, spec.top_k >= -1, "-1 for all tokens, or at least 1"),
+        ("topk_prompt_logprobs", spec.topk_prompt_logprobs, 0 <= spec.topk_prompt_logprobs <= 1000, "0 to 1000"),  # noqa: PLR2004 - the limit
+        ("topk_sample_logprobs", spec.topk_sample_logprobs, 0 <= spec.topk_sample_logprobs <= 1000, "0 to 1000"),  # noqa: PLR2004 - the limit
+        ("stop_strings", spec.stop_strings, all(spec.stop_strings), "texts that are not empty"),
+    )
+    for name, got, good, need in limits:
+        if not good:
+            raise EngineError(
+                f"{name} is out of range", got=repr(got), need=need, fix="tinker.SamplingParams(max_tokens=64, temperature=1.0)"
+            )
