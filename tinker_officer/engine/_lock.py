@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 
+fcntl: Any
 try:
     import fcntl
 except ImportError:  # not POSIX: nothing tells whether an owner lives, so nothing is taken for abandoned
-    fcntl = None  # type: ignore[assignment]  # a module or None
+    fcntl = None
 
 
 class Lock:

@@ -36,14 +36,6 @@ def _path(root: str | os.PathLike[str]) -> Path:
     return Path(root).expanduser()
 
 
-def _default_root() -> Path:
-    return home() / "engine"
-
-
-def _path(root: str | os.PathLike[str]) -> Path:
-    return Path(root).expanduser()
-
-
 def new_token() -> str:
     """Return a random token of 256 bits, with the prefix that the Tinker SDK demands of a key."""
     return f"tml-{secrets.token_hex(32)}"

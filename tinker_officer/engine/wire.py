@@ -62,7 +62,8 @@ class Sample:
     temperature: float
     top_p: float
     top_k: int
-    stop: tuple[int, ...] | tuple[str, ...] | None
+    stop_tokens: tuple[int, ...] | None
+    stop_strings: tuple[str, ...]
     seed: int | None
     prompt_logprobs: bool
     prompt_logprobs_last_n: int | None
@@ -133,6 +134,7 @@ def decode_sample(body: dict[str, Any]) -> Sample:
     params = body.get("sampling_params") or {}
     read = Fields(params, "sampling_params")
     outer = Fields(body, "asample")
+    stop_tokens, stop_strings = _stop(params.get("stop"))
     return Sample(
         session_id=outer.text("sampling_session_id"),
         seq_id=outer.whole("seq_id", None),
@@ -142,7 +144,8 @@ def decode_sample(body: dict[str, Any]) -> Sample:
         temperature=read.real("temperature", 1.0, low=0.0),
         top_p=read.real("top_p", 1.0, low=0.0, high=1.0),
         top_k=_some(read.whole("top_k", -1, low=-1), -1),
-        stop=_stop(params.get("stop")),
+        stop_tokens=stop_tokens,
+        stop_strings=stop_strings,
         seed=read.whole("seed", None),
         prompt_logprobs=bool(body.get("prompt_logprobs")),
         prompt_logprobs_last_n=outer.whole("prompt_logprobs_last_n", None, low=1),
@@ -368,16 +371,16 @@ def _json_tokens(prompt: Any) -> Array:
         raise _malformed("prompt", str(error)) from error
 
 
-def _stop(stop: Any) -> tuple[int, ...] | tuple[str, ...] | None:
-    """Return what ends a sample; None: the model's own end of text, nothing: only `max_tokens`."""
+def _stop(stop: Any) -> tuple[tuple[int, ...] | None, tuple[str, ...]]:
+    """Return the tokens and the texts that end a sample; None and none: the model's own end of text."""
     if stop is None:
-        return None
+        return None, ()
     if isinstance(stop, str):
-        return (stop,)
+        return (), (stop,)
     if isinstance(stop, list) and all(type(item) is int for item in stop):
-        return tuple(stop)
+        return tuple(stop), ()
     if isinstance(stop, list) and all(isinstance(item, str) for item in stop):
-        return tuple(stop)
+        return (), tuple(stop)
     raise _malformed("stop", repr(stop)[:80])
 
 

@@ -21,7 +21,7 @@ from tinker_officer.errors import EngineError
 if TYPE_CHECKING:
     from tinker_officer.engine.lora import Adapter
     from tinker_officer.engine.models import BaseModel
-    from tinker_officer.engine.sampler import Sampler
+    from tinker_officer.engine.sampler import Sampler, SampleSpec
     from tinker_officer.engine.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -175,7 +175,7 @@ class Workshop:
         """Put a request into the batch; `done` gets the encoded answer or an exception."""
         try:
             base = self.base(weights.base_model, weights.folder)
-            spec = self._spec(base, request)
+            spec = _sample_spec(request)
             adapter = None if weights.key is None else self._adapter_for(base, weights)
             sampler = self._samplers.get(base.folder)
             if sampler is None:
@@ -336,36 +336,29 @@ class Workshop:
             spec = LoraSpec(**json.loads(file.metadata()["lora"]))
             return Adapter.from_tensors(base, spec, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 - not a dict
 
-    def _spec(self, base: BaseModel, request: wire.Sample) -> Any:
-        from tinker_officer.engine.sampler import SampleSpec
 
-        size = len(request.prompt)
-        room = base.max_context - size
-        if size == 0 or room < 1:
-            raise EngineError(
-                "the prompt is empty" if size == 0 else "the prompt fills the model's context",
-                got=f"{size} tokens",
-                need=f"1 to {base.max_context - 1} tokens",
-                fix="ModelInput.from_ints(tokens[:max_context - max_tokens])",
-            )
-        last = request.prompt_logprobs_last_n
-        if last is not None and not (request.prompt_logprobs and last < size):
-            raise EngineError(
-                "prompt_logprobs_last_n does not fit",
-                got=f"{last}, with a prompt of {size} tokens",
-                need=f"1 to {size - 1}, and prompt_logprobs",
-                fix=f"prompt_logprobs_last_n={max(1, size - 1)}",
-            )
-        return SampleSpec(
-            prompt=request.prompt,
-            num_samples=request.num_samples,
-            max_tokens=min(request.max_tokens or room, room),
-            temperature=request.temperature,
-            top_p=request.top_p,
-            top_k=request.top_k,
-            stop=request.stop,
-            seed=request.seed,
-            prompt_logprobs=request.prompt_logprobs,
-            topk_prompt_logprobs=request.topk_prompt_logprobs,
-            topk_sample_logprobs=request.topk_sample_logprobs,
+def _sample_spec(request: wire.Sample) -> SampleSpec:
+    from tinker_officer.engine.sampler import SampleSpec
+
+    size, last = len(request.prompt), request.prompt_logprobs_last_n
+    if last is not None and not (request.prompt_logprobs and last < size):
+        raise EngineError(
+            "prompt_logprobs_last_n does not fit",
+            got=f"{last}, with a prompt of {size} tokens",
+            need=f"1 to {size - 1}, and prompt_logprobs",
+            fix=f"prompt_logprobs_last_n={max(1, size - 1)}",
         )
+    return SampleSpec(
+        prompt=request.prompt,
+        num_samples=request.num_samples,
+        max_tokens=request.max_tokens,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        top_k=request.top_k,
+        stop_tokens=request.stop_tokens,
+        stop_strings=request.stop_strings,
+        seed=request.seed,
+        prompt_logprobs=request.prompt_logprobs,
+        topk_prompt_logprobs=request.topk_prompt_logprobs,
+        topk_sample_logprobs=request.topk_sample_logprobs,
+    )
