@@ -23,18 +23,16 @@ def warnings(decision: Decision, objective: Sft) -> tuple[str, ...]:
 
 def _about_data(decision: Decision, objective: Sft) -> Iterator[str]:
     counts = objective.counts
-    masked, dropped = counts.masked or 0, counts.dropped or 0
-    rows = max(counts.examples + dropped, 1)
-    repeated = max((counts.duplicates or 0) / rows, 1 - decision.tokens / counts.trained)
+    repeated = max(counts.duplicates / counts.examples, 1 - decision.tokens / counts.trained)
+    truncated = counts.truncated / counts.examples
     if repeated > _MOST_DUPLICATES:
         yield f"{repeated:.0%} of what is trained on is duplicated: it adds steps and cost, not knowledge"
-    truncated = (counts.truncated or 0) / rows
     if truncated > _MOST_TRUNCATED:
         yield f"{truncated:.1%} of the rows are truncated, and their ends not learned: raise max_length"
-    if dropped:
-        yield f"{dropped:,} rows are dropped as longer than max_length"
-    if masked:
-        yield f"{masked:,} rows have every token masked and teach nothing"
+    if counts.dropped:
+        yield f"{counts.dropped:,} rows are left out because they are longer than max_length"
+    if counts.masked:
+        yield f"{counts.masked:,} rows are left out because no token of theirs is trained on"
     if objective.epochs > _MOST_EPOCHS:
         yield f"{objective.epochs} epochs: beyond 4 a run mostly memorises; watch the held-out loss"
 
@@ -74,7 +72,7 @@ def changes(decision: Decision) -> tuple[str, ...]:
     if decision.ratio >= 1:
         room = decision.parameters // decision.weight
         out.append(f"up to {room:,} unique trained tokens stay low-regret at this rank")
-    for word, least in (("ample", 4.0), ("low-regret", 1.0)):
+    for word, least in (("low-regret", 1.0), ("ample", 4.0)):
         rank = capacity.power_of_two_above(least * demand / decision.per_rank)
         if decision.ratio < least and rank <= decision.largest:
             out.append(f"rank {rank} would be {word}")
@@ -82,6 +80,6 @@ def changes(decision: Decision) -> tuple[str, ...]:
         room = decision.largest * decision.per_rank // decision.weight
         out.append(
             f"no rank up to {decision.largest} is low-regret: take a larger model, at most {room:,} "
-            f"trained tokens ({room / decision.tokens:.2g} of these), or full fine-tuning"
+            f"trained tokens ({100 * room / decision.tokens:.2g} % of these), or full fine-tuning"
         )
     return tuple(out)

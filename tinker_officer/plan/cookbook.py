@@ -74,10 +74,8 @@ def family_lr(family: str, hidden: int) -> float:
 def _tables() -> dict[str, Any]:
     """Return the module's literal tables by name; one that moved in a later version is left out."""
     spec = importlib.util.find_spec("tinker_cookbook")
-    if spec is None or spec.origin is None:
-        return {}
-    source = Path(spec.origin).with_name("hyperparam_utils.py")
-    if not source.is_file():
+    source = Path(spec.origin).with_name("hyperparam_utils.py") if spec and spec.origin else None
+    if source is None or not source.is_file():
         return {}
     return {
         node.target.id: ast.literal_eval(node.value)

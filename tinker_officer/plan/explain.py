@@ -6,8 +6,8 @@ import textwrap
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from tinker_officer._text import count, duration
-from tinker_officer.plan import capacity
+from tinker_officer._text import count, duration, significant
+from tinker_officer.plan import capacity, rates
 from tinker_officer.plan.sourced import Sourced
 
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _WIDTH = 96
 _LABEL, _VALUE = 16, 19
+_LONG_STEPS = 300
 _MEANING = {
     "ample": "the adapter has room to spare; a lower loss is not to be had from a higher rank",
     "low-regret": "the adapter is large enough to learn about what full fine-tuning would",
@@ -25,15 +26,12 @@ _MEANING = {
 }
 _REGRET = "of the loss, against the best rank: 0.38 x R^-0.80, fitted to tinker-cookbook's sweep (Tulu 3)"
 _DOCTRINE = (
-    (
-        "capacity",
-        "an adapter with at least as many parameters as trained tokens learns like full fine-tuning",
-    ),
-    ("rate", "LoRA wants about 10 times full fine-tuning's learning rate, nearly the same at every rank"),
-    ("placement", "all layers, the feed-forward ones above all; attention alone learns less at any rank"),
-    ("batch", "keep it small: LoRA's gap to full fine-tuning grows with the batch, whatever the rank"),
+    ("capacity", "with a parameter for each trained token, LoRA learns like full fine-tuning"),
+    ("rate", "about 10 times full fine-tuning's learning rate, nearly the same at every rank"),
+    ("placement", "all layers, the feed-forward ones above all; attention alone learns less"),
+    ("batch", "small: LoRA's gap to full fine-tuning grows with the batch, whatever the rank"),
 )
-_DOCTRINE_SOURCE = "LoRA Without Regret (Schulman and Thinking Machines Lab, 2025); Tinker's LoRA primer"
+_DOCTRINE_SOURCE = "LoRA Without Regret, Thinking Machines Lab, 2025; Tinker's LoRA primer"
 
 
 def rate(value: float) -> str:
@@ -47,8 +45,15 @@ def money(value: float | None) -> str:
     return "unknown" if value is None else f"${value:,.2f}"
 
 
+def ratio(value: float) -> str:
+    """Return R with three digits: `0.0394`, `23.1`, `3,730`."""
+    return f"{significant(value, 3):,.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004 - digits only
+
+
 def percent(value: float) -> str:
-    """Return a share in percent with the digits that matter: `0.03 %`, `2.1 %`, `12 %`."""
+    """Return a share in percent with the digits that matter: `below 0.01 %`, `0.031 %`, `2.1 %`, `12 %`."""
+    if value < 0.01:  # noqa: PLR2004 - nobody could measure it
+        return "below 0.01 %"
     return f"{value:.2g} %" if value < 10 else f"{value:.0f} %"  # noqa: PLR2004 - digits only
 
 
@@ -93,24 +98,24 @@ def _head(plan: LoRAPlan) -> Iterator[str]:
 def _numbers(plan: LoRAPlan, tokens_per_second: float | None) -> Iterator[str]:
     decision, cost = plan.decision, plan.cost
     yield from _line("trained tokens", f"{decision.tokens:,}", tokens_source(plan))
-    yield from _line("rank", _shown(decision.rank, str), decision.rank.source, decision.rank.doubts)
+    yield from _line("rank", _shown(decision.rank, str), _origin(decision.rank, str), decision.rank.doubts)
     yield from _line(
         "parameters",
         f"{decision.parameters:,}",
         f"{decision.per_rank:,} per unit of rank in {placement(plan)}; {plan.shape.source}",
     )
     yield from _line("verdict", decision.verdict, meaning(plan))
-    wanted = "" if decision.weight == 1 else f"{decision.weight} x "
+    wanted = "token" if decision.weight == 1 else f"({decision.weight} x tokens)"
     yield from _line(
         "  R",
-        f"{decision.ratio:.3g}",
-        f"parameters / ({wanted}trained tokens): 4 is ample, 1 low-regret, 0.25 tight",
+        ratio(decision.ratio),
+        f"parameters / {wanted}: 4 ample, 1 low-regret, 0.25 tight",
     )
-    yield from _line("  regret", f"about {percent(decision.regret)}", _REGRET, _beyond(decision))
+    yield from _line("  regret", percent(decision.regret), _REGRET, _beyond(decision))
     if decision.bits_ratio is not None:
-        yield from _line("  R in bits", f"{decision.bits_ratio:.3g}", "2 bits a parameter / bits in the data")
+        yield from _line("  R in bits", ratio(decision.bits_ratio), "2 bits a parameter / bits in the data")
     yield from _rate_lines(plan)
-    yield from _line("batch size", _shown(decision.batch_size, str), decision.batch_size.source)
+    yield from _line("batch size", _shown(decision.batch_size, str), _origin(decision.batch_size, str))
     yield from _line("steps", f"{plan.steps:,}", decision.steps.source)
     yield from _line("cost", money(cost.total), cost_source(plan))
     if tokens_per_second:
@@ -155,8 +160,12 @@ def _rate_lines(plan: LoRAPlan) -> Iterator[str]:
     doubts = chosen.doubts
     if decision.pilot:
         arms = ", ".join(rate(chosen.value * factor) for factor in (0.5, 1, 2))
-        doubts = (*doubts, f"before a long run, try {arms} for 100 steps each and keep the best")
-    yield from _line("learning rate", _shown(chosen, rate), chosen.source, doubts)
+        long = plan.steps > _LONG_STEPS
+        advice = (
+            f"before the long run, try {arms} for {rates.FEW_STEPS} steps each" if long else f"try {arms}"
+        )
+        doubts = (*doubts, f"{advice} and keep the best")
+    yield from _line("learning rate", _shown(chosen, rate), _origin(chosen, rate), doubts)
     yield from _line("  interval", f"{rate(low)} to {rate(high)}", "where the best rate is expected")
     answer = "none" if decision.get_lr is None else rate(decision.get_lr)
     said = (
@@ -170,6 +179,10 @@ def _rate_lines(plan: LoRAPlan) -> Iterator[str]:
 def _shown(number: Sourced[Any], form: Callable[[Any], str]) -> str:
     text = form(number.value)
     return text if number.computed is None else f"{text} (pinned)"
+
+
+def _origin(number: Sourced[Any], form: Callable[[Any], str]) -> str:
+    return number.source if number.computed is None else f"computed: {form(number.computed)}, {number.source}"
 
 
 def _line(label: str, value: str, source: str, doubts: tuple[str, ...] = ()) -> Iterator[str]:

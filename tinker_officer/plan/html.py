@@ -45,7 +45,7 @@ def capacity_chart(plan: LoRAPlan) -> str:
     low, high = min(1 / 64, ratio / 2), max(64.0, ratio * 2)
     words = ((low, "limited"), (0.25, "tight"), (1.0, "low-regret"), (4.0, "ample"), (high, ""))
     label = (
-        f"R = {ratio:.3g}: {count(plan.parameters)} parameters for "
+        f"R = {explain.ratio(ratio)}: {count(plan.parameters)} parameters for "
         f"{count(plan.decision.tokens)} trained tokens"
     )
     return _axis(label, low, high, ratio, _bands(words, low, high))

@@ -19,15 +19,18 @@ from tinker_officer._digest import digest
 from tinker_officer._fields import real, whole
 from tinker_officer._text import count
 from tinker_officer.data.measure import TokenCounts
+from tinker_officer.data.render import TooLong, TrainOn
 from tinker_officer.errors import PlanError
 from tinker_officer.plan import capacity, stored
 from tinker_officer.plan.capacity import ModelShape, Verdict
 from tinker_officer.plan.cost import Cost
-from tinker_officer.plan.sft import Decision, Pins, Sft, TooLong, TrainOn, decide
+from tinker_officer.plan.sft import Decision, Pins, Sft, decide
 
 
 if TYPE_CHECKING:
     from tinker_officer.data.conversations import Conversations
+
+_UNMEASURED = TokenCounts(examples=1, trained=1, total=1)  # stands in while settings are checked
 
 
 @attrs.frozen(repr=False)
@@ -96,8 +99,8 @@ class LoRAPlan:
         *,
         epochs: int = 1,
         max_length: int | None = None,
-        train_on: TrainOn = "last",
-        too_long: TooLong = "truncate",
+        train_on: TrainOn | None = None,
+        too_long: TooLong | None = None,
         renderer_name: str | None = None,
         base_nll: float | None = None,
     ) -> Self:
@@ -107,8 +110,8 @@ class LoRAPlan:
             data: Conversations, which are measured now, or their counts alone.
             epochs: passes over the data.
             max_length: tokens a row may have; None is the model's own limit.
-            train_on: the `last` assistant turn, or `all` of them.
-            too_long: what happens to a longer row: `truncate` or `drop`.
+            train_on: the `last` assistant turn (None), or `all` of them.
+            too_long: what happens to a longer row: `truncate` (None) or `drop`.
             renderer_name: the cookbook renderer; None is the model's default.
             base_nll: nats per trained token of the base model on the data, where known: it turns tokens
                 into bits, which say more about capacity.
@@ -117,18 +120,18 @@ class LoRAPlan:
             PlanError: nothing is trained on, a number is out of range, or settings contradict the counts.
             ModelError: the model has no tokenizer or renderer to measure with.
         """
-        # Settings are checked before hours of measuring, not after.
+        # Settings are checked before an hour of measuring, not after.
         draft = Sft(
-            data if isinstance(data, TokenCounts) else TokenCounts(examples=1, trained=1, total=1),
+            data if isinstance(data, TokenCounts) else _UNMEASURED,
             epochs=epochs,
             max_length=max_length,
-            train_on=train_on,
-            too_long=too_long,
+            train_on=train_on or "last",
+            too_long=too_long or "truncate",
             renderer_name=renderer_name,
             base_nll=base_nll,
         )
         if isinstance(data, TokenCounts):
-            return attrs.evolve(self, objective=_settled(draft), data=None)
+            return attrs.evolve(self, objective=draft.agreed(train_on, too_long), data=None)
         if not hasattr(data, "measure"):
             raise PlanError(
                 "a plan cannot be made from this data",
@@ -139,12 +142,12 @@ class LoRAPlan:
         counts = data.measure(
             self.base_model,
             max_length=max_length,
-            train_on=train_on,
-            too_long=too_long,
+            train_on=draft.train_on,
+            too_long=draft.too_long,
             renderer_name=renderer_name,
         )
-        objective = attrs.evolve(draft, counts=counts, data_fingerprint=data.fingerprint)
-        return attrs.evolve(self, objective=_settled(objective), data=data)
+        measured = attrs.evolve(draft, counts=counts, data_fingerprint=data.fingerprint)
+        return attrs.evolve(self, objective=measured.agreed(train_on, too_long), data=data)
 
     def pin(
         self, *, rank: int | None = None, learning_rate: float | None = None, batch_size: int | None = None
@@ -380,23 +383,3 @@ class LoRAPlan:
         from tinker_officer.plan.html import as_html
 
         return as_html(self)
-
-
-def _settled(objective: Sft) -> Sft:
-    """Return the objective with the settings that its counts were really taken with.
-
-    Raises:
-        PlanError: a setting contradicts the counts.
-    """
-    settled = {}
-    for name in ("max_length", "renderer_name"):
-        asked, used = getattr(objective, name), getattr(objective.counts, name)
-        if asked is not None and used is not None and asked != used:
-            raise PlanError(
-                f"{name} contradicts the counts",
-                got=f"{name}={asked!r}, but the tokens were counted with {used!r}",
-                need="the same value in both",
-                fix=f"train.measure(base_model, {name}={asked!r})",
-            )
-        settled[name] = used if asked is None else asked
-    return attrs.evolve(objective, **settled)

@@ -8,21 +8,19 @@ the server's; R = parameters / demand, and the verdict; batch from examples x ep
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias
+from typing import Any, Self
 
 import attrs
 
 from tinker_officer._fields import one_of, real, whole
 from tinker_officer.data.measure import TokenCounts
+from tinker_officer.data.render import TooLong, TrainOn
 from tinker_officer.errors import PlanError
 from tinker_officer.plan import advice, capacity, cookbook, rates
 from tinker_officer.plan.capacity import ModelShape, Verdict
 from tinker_officer.plan.cost import Cost
 from tinker_officer.plan.sourced import Sourced
 
-
-TrainOn: TypeAlias = Literal["last", "all"]
-TooLong: TypeAlias = Literal["truncate", "drop"]
 
 _PRIMER = "LoRA primer: at least one parameter a trained token"
 _SMALLEST_BATCH, _STEPS_WANTED = 8, 500
@@ -95,9 +93,9 @@ class Sft:
         lost = [
             f"{number:,} {what}"
             for number, what in (
-                (counts.masked or 0, "whose every token is masked"),
-                (counts.dropped or 0, "dropped as too long"),
-                (counts.truncated or 0, "truncated"),
+                (counts.masked, "whose every token is masked"),
+                (counts.dropped, "dropped as too long"),
+                (counts.truncated, "truncated"),
             )
             if number
         ]
@@ -108,6 +106,35 @@ class Sft:
             need="at least one example with an assistant's turn inside max_length",
             fix='check the rows with print(train[0]); or .sft(train, max_length=8192, train_on="all")',
         )
+
+    def agreed(self, train_on: TrainOn | None, too_long: TooLong | None) -> Self:
+        """Return a copy with the settings that the tokens were really counted with.
+
+        Args:
+            train_on: what the user asked for, or None.
+            too_long: what the user asked for, or None.
+
+        Raises:
+            PlanError: a setting contradicts the counts.
+        """
+        asked = {
+            "max_length": self.max_length,
+            "renderer_name": self.renderer_name,
+            "train_on": train_on,
+            "too_long": too_long,
+        }
+        settled: dict[str, Any] = {}
+        for name, wanted in asked.items():
+            used = getattr(self.counts, name)
+            if wanted is not None and used is not None and wanted != used:
+                raise PlanError(
+                    f"{name} contradicts the counts",
+                    got=f"{name}={wanted!r}, but the tokens were counted with {used!r}",
+                    need="the same value in both",
+                    fix=f"train.measure(base_model, {name}={wanted!r})",
+                )
+            settled[name] = wanted if used is None else used
+        return attrs.evolve(self, **settled)
 
     @property
     def tokens(self) -> int:
@@ -237,7 +264,9 @@ def _rank(
     pin: int | None, *, needed: int, largest: int, max_rank: int | None, shape: ModelShape, objective: Sft
 ) -> Sourced[int]:
     computed = min(max(capacity.SMALLEST_RANK, needed), largest)
-    doubts = ["very rough: within a factor of a few either way"]
+    doubts = []
+    if needed > capacity.SMALLEST_RANK // 4:
+        doubts.append("very rough: within a factor of a few either way")
     if shape.experts:
         doubts.append("mixture of experts: 3 parameters a token (2.8 to 3.6 in the sweep)")
     if objective.counts.unique_trained is None:

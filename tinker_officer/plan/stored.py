@@ -33,12 +33,7 @@ def to_dict(plan: LoRAPlan) -> dict[str, Any]:
         "objective": None,
     }
     if plan.objective is not None:
-        values = attrs.asdict(plan.objective)
-        values["counts"] = {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in values["counts"].items()
-        }
-        body["objective"] = {"method": "sft", **values}
+        body["objective"] = {"method": "sft", **_lists(attrs.asdict(plan.objective))}
         body["computed"] = {name: getattr(plan, name) for name in (*_NUMBERS, "steps", "verdict")}
     return body
 
@@ -78,11 +73,20 @@ def _objective(body: dict[str, Any]) -> Sft:
     values = dict(body)
     if (method := values.pop("method")) != "sft":
         raise _refused(f"method {method!r}")
-    counts = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in values.pop("counts").items()
-    }
+    counts = {name: _tuples(value) for name, value in values.pop("counts").items()}
     return Sft(TokenCounts(**counts), **values)
+
+
+def _lists(value: Any) -> Any:
+    """Return `value` with its tuples as lists, as JSON has them."""
+    if isinstance(value, dict):
+        return {name: _lists(item) for name, item in value.items()}
+    return [_lists(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def _tuples(value: Any) -> Any:
+    """Return `value` with its lists as tuples, as frozen values have them."""
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def _refused(got: str) -> PlanError:
