@@ -21,7 +21,7 @@ def digests(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
 @pytest.mark.parametrize("tied", [True, False])
 def test_transformers_loads_every_kind_whole(tmp_path, family, tied):
-    """transformers finds every weight that the architecture has, and no other."""
+    """Loading with transformers finds every weight that the architecture has, and no other."""
     import torch
     from transformers import AutoModelForCausalLM
 
