@@ -86,9 +86,16 @@ def test_mixtures_are_told_from_dense_models() -> None:
 
 def test_an_unknown_model_is_refused_with_the_nearest_name() -> None:
     """A misspelt name offers the right one and says what else can be passed."""
-    with pytest.raises(ModelError, match=r"did you mean 'Qwen/Qwen3-8B'") as caught:
+    with pytest.raises(ModelError, match=r"fix:  LoRAPlan.for_\('Qwen/Qwen3-8B'\)") as caught:
         model_shape("Qwen/Qwen3-8b")
     assert "config.json" in str(caught.value)
+    assert "from counts alone" in str(caught.value)
+
+
+def test_a_folder_without_a_config_says_so(tmp_path: Path) -> None:
+    """What is missing in a local folder is named, and no other model is offered."""
+    with pytest.raises(ModelError, match=r"config\.json"):
+        model_shape(str(tmp_path))
 
 
 @pytest.mark.parametrize(

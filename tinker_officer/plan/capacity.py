@@ -10,6 +10,7 @@ the installed cookbook lists are read from its table; any other is refused by na
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Mapping
@@ -18,7 +19,6 @@ from typing import Any, Literal, TypeAlias
 
 import attrs
 
-from tinker_officer._text import nearest
 from tinker_officer.errors import ModelError, PlanError
 from tinker_officer.plan import cookbook
 
@@ -91,13 +91,14 @@ def model_shape(base_model: str) -> ModelShape:
     try:
         config = read_config(bare)
     except ModelError as error:
-        near = nearest(bare, table)
+        if folder:
+            raise
+        near = difflib.get_close_matches(bare, table, n=1, cutoff=0.8)
         raise ModelError(
-            "this base model is not known, so its adapter cannot be sized",
-            got=repr(base_model),
-            need="a folder with a config.json, a model in an installed wheel, or a name in the table of "
-            f"{cookbook.version()}" + (f" (did you mean {near}?)" if near else ""),
-            fix='LoRAPlan.for_("path/to/model") or LoRAPlan.for_("Qwen/Qwen3-8B")',
+            error.problem,
+            got=error.got,
+            need=f"{error.need}; or, to plan from counts alone, a name in the table of {cookbook.version()}",
+            fix=f"LoRAPlan.for_({near[0]!r})" if near else error.fix,
         ) from error
     return dense_shape(config, name=base_model, published=not folder)
 
