@@ -1,0 +1,56 @@
+"""Start runs in forked processes, on order: one JSON line in, one process id out.
+
+The parent imports everything once and keeps no thread, so a child trains a few milliseconds after it was
+asked for, and can be killed at any moment of its life.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import tinker
+import tinker_cookbook.renderers
+
+from tinker_officer import Conversations, Run
+
+
+def train(order: dict[str, Any]) -> None:
+    """Run what was ordered, and write how it ended beside the folder."""
+    if "file_limit" in order:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then a write beyond it fails, as on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_limit"], order["file_limit"]))
+    data = Conversations.from_jsonl(order["rows"], progress=False).take(order["count"])
+    run = Run.from_json(order["spec"], data=data)
+    service = tinker.ServiceClient(base_url=order["url"], api_key=order["token"])
+    with run.start(on=service, at=order["folder"], progress=False) as live:
+        live.result()
+
+
+def main() -> None:
+    """Fork a child for every line."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # ended children vanish by themselves
+    for line in sys.stdin:
+        order = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            try:
+                train(order)
+            except BaseException:  # noqa: BLE001 - the parent reads what it was
+                Path(order["folder"] + ".failed").write_text(traceback.format_exc())
+                os._exit(1)
+            os._exit(0)
+        print(pid, flush=True)
+
+
+if __name__ == "__main__":
+    assert tinker_cookbook.renderers
+    main()
