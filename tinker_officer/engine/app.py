@@ -12,12 +12,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tinker_officer.engine import rest, wire
+from tinker_officer.engine.fields import Fields, parse_object
 from tinker_officer.engine.futures import Future
 from tinker_officer.engine.guard import refusal_body
+from tinker_officer.engine.records import TinkerPath
 from tinker_officer.engine.refusal import Refused
 from tinker_officer.engine.state import State
-from tinker_officer.engine.store import TinkerPath
-from tinker_officer.engine.wire import Fields
 from tinker_officer.errors import OfficerError
 
 
@@ -87,12 +87,12 @@ def build(state: State, *, on_startup: Callable[[], Awaitable[None]] | None = No
 
 async def _create_session(state: State, body: dict[str, Any]) -> dict[str, Any]:
     read = Fields(body, "create_session")
-    session = state.open_session(read.mapping("user_metadata"), read.maybe_text("display_name"))
+    session = state.here.open(read.mapping("user_metadata"), read.maybe_text("display_name"))
     return {"type": "create_session", "session_id": session.id}
 
 
 async def _session_heartbeat(state: State, body: dict[str, Any]) -> dict[str, Any]:
-    state.session(Fields(body, "session_heartbeat").text("session_id"))
+    state.here.session(Fields(body, "session_heartbeat").text("session_id"))
     return {"type": "session_heartbeat"}
 
 
@@ -291,7 +291,7 @@ def _json_endpoint(state: State, handler: Handler) -> Endpoint:
 
 
 async def _body(request: Request) -> dict[str, Any]:
-    return wire.parse_object(await request.body())
+    return parse_object(await request.body())
 
 
 async def _refuse(_request: Request, error: Exception) -> Response:

@@ -47,12 +47,13 @@ class Compute:
     stop sampling, nor the other way round.
 
     Args:
+        background: what goes on between the parts of jobs.
         prepare: called once in the thread, before anything else: slow imports. When it fails, so does every
             job, with its error.
     """
 
-    def __init__(self, prepare: Callable[[], Background]) -> None:
-        self._prepare = prepare
+    def __init__(self, background: Background, prepare: Callable[[], None]) -> None:
+        self._background, self._prepare = background, prepare
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._queues: dict[str, deque[Job]] = {}
         self._turns: deque[str] = deque()
@@ -84,11 +85,12 @@ class Compute:
 
     def _run(self) -> None:
         try:
-            background = self._prepare()
+            self._prepare()
         except Exception as error:
             logger.exception("engine.not_prepared")
             self._refuse_all(error)
             return
+        background = self._background
         while not self._closing:
             idle = self._running is None and not self._turns and not background.busy
             self._drain(block=idle)
@@ -134,7 +136,7 @@ class Compute:
             job = self._next()
             try:
                 self._running = job, job.work()
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is that job's answer
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is this request's answer
                 job.done(error)
                 return
         job, generator = self._running
@@ -143,7 +145,7 @@ class Compute:
             next(generator)
         except StopIteration as stop:
             result = stop.value
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is that job's answer
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this request's answer
             result = error
         else:
             return

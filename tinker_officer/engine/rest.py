@@ -13,11 +13,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from tinker_officer.engine import wire
+from tinker_officer.engine.fields import Fields, parse_object
+from tinker_officer.engine.records import KINDS, Meta, Run, TinkerPath
 from tinker_officer.engine.refusal import Refused
 from tinker_officer.engine.state import State
-from tinker_officer.engine.store import KINDS, Meta, Run, TinkerPath
-from tinker_officer.engine.wire import Fields
 
 
 Endpoint = Callable[[State, Request], Awaitable[Any]]
@@ -73,7 +72,7 @@ async def _capabilities(state: State, _request: Request) -> dict[str, Any]:
 
 
 async def _get_info(state: State, request: Request) -> dict[str, Any]:
-    model = state.model(Fields(wire.parse_object(await request.body()), "get_info").text("model_id"))
+    model = state.here.model(Fields(parse_object(await request.body()), "get_info").text("model_id"))
     config = await asyncio.to_thread(_config, model.folder)
     return {
         "type": "get_info",
@@ -90,9 +89,7 @@ async def _get_info(state: State, request: Request) -> dict[str, Any]:
 
 
 async def _weights_info(state: State, request: Request) -> dict[str, Any]:
-    path = TinkerPath.parse(
-        Fields(wire.parse_object(await request.body()), "weights_info").text("tinker_path")
-    )
+    path = TinkerPath.parse(Fields(parse_object(await request.body()), "weights_info").text("tinker_path"))
     meta = await asyncio.to_thread(state.store.meta, path)
     flags = {name: meta.lora.get(name) for name in ("train_unembed", "train_mlp", "train_attn")}
     return {"base_model": meta.base_model, "is_lora": True, "lora_rank": meta.lora["rank"], **flags}
@@ -100,19 +97,19 @@ async def _weights_info(state: State, request: Request) -> dict[str, Any]:
 
 async def _sampler(state: State, request: Request) -> dict[str, Any]:
     sampler_id = request.path_params["sampler"]
-    weights = state.sampler(sampler_id)
+    weights = state.here.sampler(sampler_id)
     path = None if weights.path is None else str(weights.path)
     return {"sampler_id": sampler_id, "base_model": weights.base_model, "model_path": path}
 
 
 async def _sessions(state: State, request: Request) -> dict[str, Any]:
-    newest = sorted(state.sessions.values(), key=lambda session: session.created, reverse=True)
+    newest = sorted(state.here.sessions.values(), key=lambda session: session.created, reverse=True)
     start, end = _page(request)
     return {"sessions": [session.id for session in newest[start:end]]}
 
 
 async def _session(state: State, request: Request) -> dict[str, Any]:
-    session = state.sessions.get(request.path_params["session"])
+    session = state.here.sessions.get(request.path_params["session"])
     if session is None:
         raise Refused(
             "no such session",
@@ -189,7 +186,7 @@ async def _unpublish(state: State, request: Request) -> dict[str, Any]:
 
 
 async def _ttl(state: State, request: Request) -> dict[str, Any]:
-    expires = expiry(Fields(wire.parse_object(await request.body()), "ttl"))
+    expires = expiry(Fields(parse_object(await request.body()), "ttl"))
     await asyncio.to_thread(lambda: state.store.amend(_path(request), expires=expires))
     return {}
 
@@ -225,7 +222,7 @@ def _describe_run(state: State, run: Run) -> dict[str, Any]:
     for meta in metas:
         description = describe(meta)
         last[description["checkpoint_type"]] = description
-    model = state.models.get(run.id)
+    model = state.here.models.get(run.id)
     times = [run.created, *(meta.created for meta in metas), *([model.last_request] if model else [])]
     return {
         "training_run_id": run.id,

@@ -17,7 +17,7 @@ import uvicorn
 
 from tinker_officer.engine.app import build
 from tinker_officer.engine.compute import Compute
-from tinker_officer.engine.guard import Guard, is_loopback
+from tinker_officer.engine.guard import App, Guard, is_loopback
 from tinker_officer.engine.settings import Settings
 from tinker_officer.engine.state import State
 from tinker_officer.engine.store import Store
@@ -29,14 +29,6 @@ logger = logging.getLogger(__name__)
 
 _LAST_STEP_S = 3.0  # how long the step at hand may take when the server ends
 _HOUSEKEEPING_S = 600.0
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its own signal handlers: they belong to `serve`."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -86,79 +78,80 @@ def serve(
     # A compute thread that holds the interpreter for 5 ms at a time makes every answer late.
     sys.setswitchinterval(0.001)
     listening = bind(settings.host, settings.port)
-    try:
+    with listening:
         store = Store(settings.root)
-    except EngineError:
-        listening.close()
-        raise
-    workshop = Workshop(store, settings.dtype)
-
-    def prepare() -> Workshop:
-        workshop.warm(settings.threads)
-        return workshop
-
-    compute = Compute(prepare)
-    state = State(store, workshop, compute)
-    compute.start()
-    failed: list[Exception] = []
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        port = listening.getsockname()[1]
-
-        async def on_startup() -> None:
-            if settings.model is not None:
-                await state.preload(settings.model)
-            ready(port)
-
-        app = Guard(
-            build(state, on_startup=on_startup),
-            token=settings.token,
-            host=settings.host,
-            body_bytes=settings.body_bytes,
-        )
-        config = uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            lifespan="on",
-            ws="none",
-            loop="asyncio",
-            timeout_keep_alive=120,
-            timeout_graceful_shutdown=1,
-            server_header=False,
-            date_header=False,
-        )
-        server = _Server(config)
-
-        def stop() -> None:
-            state.futures.close()
-            server.should_exit = True
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            with contextlib.suppress(NotImplementedError):  # Windows
-                loop.add_signal_handler(number, stop)
-        if until is not None:
-            _watch(until, loop, stop)
-        housekeeping = asyncio.ensure_future(_keep_house(state))
+        workshop = Workshop(store, settings.dtype)
+        compute = Compute(workshop, lambda: workshop.warm(settings.threads))
+        state = State(store, workshop, compute)
+        compute.start()
         try:
-            await server.serve(sockets=[listening])
+            asyncio.run(_serve(state, settings, listening, ready, until))
         finally:
-            housekeeping.cancel()
-        if not server.started:
-            failed.append(state.preload_error or RuntimeError("the server did not start"))
+            state.close()
+            ended = compute.stop(_LAST_STEP_S)
+            store.close()
+            if not ended:  # in the middle of a long step: nothing on disk depends on it
+                logging.shutdown()
+                os._exit(0)
 
+
+async def _serve(
+    state: State,
+    settings: Settings,
+    listening: socket.socket,
+    ready: Callable[[int], None],
+    until: Callable[[], None] | None,
+) -> None:
+    loop = asyncio.get_running_loop()
+
+    async def on_startup() -> None:
+        if settings.model is not None:
+            await state.preload(settings.model)
+        ready(listening.getsockname()[1])
+
+    app = build(state, on_startup=on_startup)
+    guarded = Guard(app, token=settings.token, host=settings.host, body_bytes=settings.body_bytes)
+    server = _Server(_uvicorn_config(guarded))
+
+    def stop() -> None:
+        state.futures.close()
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(NotImplementedError):  # Windows
+            loop.add_signal_handler(number, stop)
+    if until is not None:
+        _watch(until, loop, stop)
+    housekeeping = asyncio.ensure_future(_keep_house(state))
     try:
-        asyncio.run(main())
+        await server.serve(sockets=[listening])
     finally:
-        state.close()
-        ended = compute.stop(_LAST_STEP_S)
-        store.close()
-        if not ended:  # in the middle of a long step: nothing on disk depends on it
-            logging.shutdown()
-            os._exit(0)
-    if failed:
-        raise failed[0]
+        housekeeping.cancel()
+    if state.preload_error is not None:
+        raise state.preload_error
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handlers: they belong to `serve`."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _uvicorn_config(app: App) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        ws="none",
+        loop="asyncio",
+        timeout_keep_alive=120,
+        timeout_graceful_shutdown=1,
+        server_header=False,
+        date_header=False,
+    )
 
 
 def _watch(until: Callable[[], None], loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:

@@ -286,7 +286,7 @@ def _finish(client: tinker.ServiceClient | None, *, alive: bool) -> None:
         if alive:
             client.close("success").result(timeout=2.0)
             return
-    except Exception as error:  # noqa: BLE001 - the server ends anyway
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is this request's answer
         logger.debug("engine.session_not_finished: %s", error)
     for name in ("_session_holder", "_rest_holder"):  # the SDK has no way to close without the server
         holder = getattr(client, name, None)

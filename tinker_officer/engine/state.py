@@ -6,10 +6,7 @@ Everything here belongs to the event loop's thread; tensors are the workshop's, 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import time
-import uuid
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -19,43 +16,20 @@ from typing import Any
 import attrs
 
 from tinker_officer.engine import wire
+from tinker_officer.engine.answers import as_json, failure, protobuf
 from tinker_officer.engine.compute import Compute, Job
 from tinker_officer.engine.futures import Future, Futures, Reply
+from tinker_officer.engine.records import Meta, Run, TinkerPath, now
 from tinker_officer.engine.refusal import Refused
-from tinker_officer.engine.store import Meta, Run, Store, TinkerPath, now
+from tinker_officer.engine.sessions import Model, Session, Sessions
+from tinker_officer.engine.store import Store
 from tinker_officer.engine.workshop import Weights, Workshop
-from tinker_officer.errors import EngineError, OfficerError
+from tinker_officer.errors import EngineError
 
 
 logger = logging.getLogger(__name__)
 
 MAX_RANK = 512
-
-
-@attrs.define(eq=False)
-class Session:
-    """One client's stay."""
-
-    id: str
-    created: str
-    user_metadata: dict[str, Any] | None
-    display_name: str | None
-    models: list[str] = attrs.field(factory=list)
-    samplers: list[str] = attrs.field(factory=list)
-    seen: float = attrs.field(factory=time.monotonic)
-    finished: bool = False
-
-
-@attrs.define(eq=False)
-class Model:
-    """One training client's model."""
-
-    id: str
-    session: str
-    base_model: str
-    folder: Path
-    lora: dict[str, Any]
-    last_request: str
 
 
 class State:
@@ -70,9 +44,7 @@ class State:
     def __init__(self, store: Store, workshop: Workshop, compute: Compute) -> None:
         self.store, self.workshop, self.compute = store, workshop, compute
         self.futures = Futures()
-        self.sessions: dict[str, Session] = {}
-        self.models: dict[str, Model] = {}
-        self.samplers: dict[str, Weights] = {}
+        self.here = Sessions()
         self._located: dict[str, asyncio.Task[Path]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.preload_error: Exception | None = None
@@ -85,43 +57,19 @@ class State:
 
     # -- sessions
 
-    def open_session(self, user_metadata: dict[str, Any] | None, display_name: str | None) -> Session:
-        """Begin a session."""
-        session = Session(str(uuid.uuid4()), now(), user_metadata, display_name)
-        self.sessions[session.id] = session
-        return session
-
-    def session(self, session_id: str) -> Session:
-        """Return a session that is going on.
-
-        Raises:
-            Refused: there is none, or it is finished (410).
-        """
-        session = self.sessions.get(session_id)
-        if session is None or session.finished:
-            raise Refused(
-                "the session is finished" if session else "no such session",
-                got=session_id[:64],
-                need="a session of this engine that is going on",
-                fix="make a new client: engine.service_client()",
-                status=410,
-            )
-        session.seen = time.monotonic()
-        return session
-
     def finish_session(self, session_id: str) -> None:
         """End a session, and free what it holds in memory; checkpoints stay."""
-        session = self.session(session_id)
+        session = self.here.session(session_id)
         session.finished = True
         for model_id in session.models:
-            self.models.pop(model_id, None)
+            self.here.models.pop(model_id, None)
             self.futures.forget(model_id)
             self.compute.submit(
                 Job(model_id, partial(_once, partial(self.workshop.forget, model_id)), _ignored)
             )
         for sampler_id in session.samplers:
             self.futures.forget(sampler_id)
-            weights = self.samplers.pop(sampler_id, None)
+            weights = self.here.samplers.pop(sampler_id, None)
             if weights is not None and weights.key == sampler_id:
                 self.compute.call(partial(self.workshop.forget_weights, sampler_id))
 
@@ -136,7 +84,7 @@ class State:
         user_metadata: dict[str, Any] | None,
     ) -> Future:
         """Begin a training run with a fresh adapter."""
-        session = self.session(session_id)
+        session = self.here.session(session_id)
         model_id = f"{session.id}:train:{seq}"
 
         def work(folder: Path) -> Generator[None, None, None]:
@@ -161,7 +109,7 @@ class State:
         Raises:
             Refused: there is no such checkpoint.
         """
-        session = self.session(session_id)
+        session = self.here.session(session_id)
         meta = self.store.meta(path)
         model_id = f"{session.id}:train:{seq}"
         name = base_model or meta.base_model
@@ -175,44 +123,24 @@ class State:
 
         return self._begin(session, model_id, name, meta.lora, metadata, work, answer)
 
-    def model(self, model_id: str) -> Model:
-        """Return a model that is in memory.
-
-        Raises:
-            Refused: there is none (404).
-        """
-        model = self.models.get(model_id)
-        if model is None:
-            raise Refused(
-                "no such model",
-                got=model_id[:200],
-                need="a training client of this engine, whose session is not finished; after a restart of"
-                " the engine its saved states are still there",
-                fix="service_client.create_training_client_from_state_with_optimizer(path)",
-                status=404,
-            )
-        self.session(model.session)
-        model.last_request = now()
-        return model
-
     def forward_backward(self, request: wire.ForwardBackward) -> Future:
         """Queue a forward pass, with or without the backward one."""
-        self.model(request.model_id)
+        self.here.model(request.model_id)
         work = partial(self.workshop.forward_backward, request)
-        return self._queue(request.model_id, request.seq_id, work, _protobuf)
+        return self._queue(request.model_id, request.seq_id, work, protobuf)
 
     def optim_step(self, model_id: str, seq: int | None, settings: dict[str, float]) -> Future:
         """Queue an optimizer step."""
-        self.model(model_id)
+        self.here.model(model_id)
         work = partial(self.workshop.optim_step, model_id, settings)
-        return self._queue(model_id, seq, work, lambda metrics: _json({"metrics": metrics}))
+        return self._queue(model_id, seq, work, lambda metrics: as_json({"metrics": metrics}))
 
     def load(self, model_id: str, seq: int | None, path: TinkerPath, optimizer: bool) -> Future:
         """Queue the loading of a checkpoint into a model that is there."""
-        self.model(model_id)
+        self.here.model(model_id)
         work = partial(self.workshop.load, model_id, path, optimizer)
         answer = {"path": str(path), "model_id": model_id, "type": "load_weights"}
-        return self._queue(model_id, seq, work, lambda _: _json(answer))
+        return self._queue(model_id, seq, work, lambda _: as_json(answer))
 
     def save(
         self,
@@ -226,7 +154,7 @@ class State:
         user_metadata: dict[str, str] | None,
     ) -> Future:
         """Queue the saving of a checkpoint; it is written beside the jobs that follow."""
-        self.model(model_id)
+        self.here.model(model_id)
 
         def work() -> Generator[None, None, tuple[Meta, dict[str, bytes]]]:
             self.store.must_be_free(path, overwrite=overwrite)
@@ -240,7 +168,7 @@ class State:
 
         future, fresh = self.futures.begin(model_id, seq)
         if fresh:
-            settle = self._settler(future, _json)
+            settle = self._settler(future, as_json)
 
             def written(state: Any) -> None:
                 if isinstance(state, Exception):
@@ -262,9 +190,9 @@ class State:
             Refused: there is no such session or checkpoint.
             ModelError: there is no such base model.
         """
-        session = self.session(session_id)
+        session = self.here.session(session_id)
         sampler_id = f"{session.id}:sample:{seq}"
-        if sampler_id not in self.samplers:
+        if sampler_id not in self.here.samplers:
             name = self.store.meta(path).base_model if path is not None else base_model
             if name is None:
                 raise Refused(
@@ -275,13 +203,13 @@ class State:
                 )
             folder = await self.locate(name)
             key = None if path is None else f"{path}@{self.store.meta(path).created}"
-            self.samplers[sampler_id] = Weights(name, folder, key, path)
+            self.here.samplers[sampler_id] = Weights(name, folder, key, path)
             session.samplers.append(sampler_id)
         return sampler_id
 
     def open_snapshot(self, model_id: str, seq: int | None, sampler_seq: int) -> Future:
         """Queue the beginning of a sampling session on a model's present weights."""
-        model = self.model(model_id)
+        model = self.here.model(model_id)
         sampler_id = f"{model.session}:sample:{sampler_seq}"
 
         def work() -> Generator[None, None, dict[str, Any]]:
@@ -289,47 +217,29 @@ class State:
             yield
             return {"sampling_session_id": sampler_id, "type": "save_weights_for_sampler"}
 
-        self.samplers[sampler_id] = Weights(model.base_model, model.folder, sampler_id)
-        self.sessions[model.session].samplers.append(sampler_id)
-        return self._queue(model_id, seq, work, _json)
-
-    def sampler(self, sampler_id: str) -> Weights:
-        """Return what a sampling session samples from.
-
-        Raises:
-            Refused: there is no such session (404).
-        """
-        weights = self.samplers.get(sampler_id)
-        if weights is None:
-            raise Refused(
-                "no such sampling session",
-                got=sampler_id[:200],
-                need="a sampling client of this engine, whose session is not finished; after a restart of"
-                " the engine its saved weights are still there",
-                fix="service_client.create_sampling_client(model_path=path)",
-                status=404,
-            )
-        return weights
+        self.here.samplers[sampler_id] = Weights(model.base_model, model.folder, sampler_id)
+        self.here.sessions[model.session].samplers.append(sampler_id)
+        return self._queue(model_id, seq, work, as_json)
 
     def sample(self, request: wire.Sample) -> Future:
         """Put a sampling request into the batch."""
-        weights = self.sampler(request.session_id)
+        weights = self.here.sampler(request.session_id)
         future, fresh = self.futures.begin(request.session_id, request.seq_id)
         if fresh:
             future.note["sample_sequence_ids"] = [f"{future.id}:{i}" for i in range(request.num_samples)]
-            settle = self._settler(future, _protobuf)
+            settle = self._settler(future, protobuf)
             self.compute.call(partial(self.workshop.sample, future.id, request, weights, settle))
         return future
 
     def cancel(self, request_id: str) -> None:
         """Stop a sampling request whose answer nobody wants."""
         future = self.futures.get(request_id)
-        if future is not None and future.owner in self.samplers:
+        if future is not None and future.owner in self.here.samplers:
             self.compute.call(partial(self.workshop.cancel, request_id))
             error = EngineError(
                 "the request was cancelled", got=request_id, need="a request that goes on", fix="sample again"
             )
-            self._settler(future, _protobuf)(error)
+            self._settler(future, protobuf)(error)
 
     # -- base models
 
@@ -389,7 +299,7 @@ class State:
         future, fresh = self.futures.begin(model_id, 0)
         if not fresh:
             return future
-        settle = self._settler(future, lambda _: _json(answer()))
+        settle = self._settler(future, lambda _: as_json(answer()))
 
         async def prepare() -> None:
             try:
@@ -397,7 +307,7 @@ class State:
                 folder = await self.locate(base_model)
                 run = Run(model_id, base_model, lora, now(), session.id, user_metadata)
                 await asyncio.to_thread(self.store.begin_run, run)
-                self.models[model_id] = Model(model_id, session.id, base_model, folder, lora, now())
+                self.here.models[model_id] = Model(model_id, session.id, base_model, folder, lora, now())
                 session.models.append(model_id)
                 self.compute.submit(Job(model_id, lambda: work(folder), settle))
             except Exception as error:  # noqa: BLE001 - whatever it is, it is this request's answer
@@ -426,9 +336,9 @@ class State:
 
         def settle(result: Any) -> None:
             try:
-                reply = _failure(result) if isinstance(result, Exception) else encode(result)
-            except Exception as error:  # noqa: BLE001 - an answer that cannot be encoded fails alone
-                reply = _failure(error)
+                reply = failure(result) if isinstance(result, Exception) else encode(result)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is this request's answer
+                reply = failure(error)
             try:
                 loop.call_soon_threadsafe(self.futures.finish, future, reply)
             except RuntimeError:
@@ -482,33 +392,3 @@ def _settled(settle: Callable[[Any], None], work: Callable[[], Any]) -> None:
     except Exception as error:  # noqa: BLE001 - whatever it is, it is this request's answer
         result = error
     settle(result)
-
-
-def _protobuf(body: bytes) -> Reply:
-    return Reply(body, wire.PROTOBUF)
-
-
-def _json(value: Any) -> Reply:
-    return Reply(json.dumps(value).encode())
-
-
-def _failure(error: Exception) -> Reply:
-    if isinstance(error, OfficerError):
-        return _json({"error": str(error), "category": "user"})
-    if _out_of_memory(error):
-        text = EngineError(
-            "the engine ran out of memory on this request",
-            got=str(error)[:300],
-            need="a request that fits",
-            fix="fewer or shorter examples a call, or LocalEngine(dtype='bfloat16')",
-        )
-        return _json({"error": str(text), "category": "user"})
-    logger.error("engine.request_failed", exc_info=error)
-    return _json({"error": f"{type(error).__name__}: {error}", "category": "server"})
-
-
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError)
-        and ("out of memory" in str(error) or "can't allocate memory" in str(error))
-    )

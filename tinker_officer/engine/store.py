@@ -19,111 +19,26 @@ import errno
 import hashlib
 import json
 import os
-import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import attrs
 import cattrs
 
-from tinker_officer._digest import digest
 from tinker_officer._files import sync_folder, write_atomic
 from tinker_officer._text import nearest
 from tinker_officer.engine._exchange import exchange
 from tinker_officer.engine._lock import Lock
+from tinker_officer.engine.records import KINDS, NAME, RUN, Meta, Run, TinkerPath
 from tinker_officer.engine.refusal import Refused
 from tinker_officer.errors import EngineError
 
 
-KINDS = {"weights": "training", "sampler_weights": "sampler", "external_weights": "external"}
-
-_RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}:train:[0-9]{1,9}")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
-
-@attrs.frozen
-class TinkerPath:
-    """A checkpoint's address, `tinker://<run>/<kind>/<name>`; every part is checked by pattern."""
-
-    run: str
-    kind: str
-    name: str
-
-    def __attrs_post_init__(self) -> None:
-        if not (_RUN.fullmatch(self.run) and self.kind in KINDS and _NAME.fullmatch(self.name)):
-            raise Refused(
-                "not the name of a checkpoint",
-                got=f"tinker://{self.run}/{self.kind}/{self.name}"[:200],
-                need="letters, digits, '.', '_' and '-', at most 128, beginning with a letter or digit",
-                fix="training_client.save_state('step-000100')",
-            )
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Return the address that `text` spells.
-
-        Raises:
-            Refused: `text` is not `tinker://<run>/<kind>/<name>`.
-        """
-        parts = text.removeprefix("tinker://").split("/")
-        if not text.startswith("tinker://") or len(parts) != 3:  # noqa: PLR2004 - run, kind, name
-            raise Refused(
-                "not the path of a checkpoint",
-                got=text[:200],
-                need="tinker://<training run>/weights/<name>, or .../sampler_weights/<name>",
-                fix="path = training_client.save_state('step-000100').result().path",
-            )
-        return cls(*parts)
-
-    def __str__(self) -> str:
-        return f"tinker://{self.run}/{self.kind}/{self.name}"
-
-
-@attrs.frozen
-class Run:
-    """What is known of a training run: enough to list it, and to name what it was trained from."""
-
-    id: str
-    base_model: str
-    lora: dict[str, Any]
-    created: str
-    session: str
-    user_metadata: dict[str, Any] | None = None
-
-
-@attrs.frozen
-class Meta:
-    """What is known of a checkpoint beside its files."""
-
-    path: str
-    base_model: str
-    lora: dict[str, Any]
-    created: str
-    steps: int
-    files: dict[str, dict[str, Any]]
-    user_metadata: dict[str, str] | None = None
-    expires: str | None = None
-    public: bool = False
-
-    @property
-    def size_bytes(self) -> int:
-        """The sum of the files' sizes."""
-        return sum(int(file["size_bytes"]) for file in self.files.values())
-
-    @property
-    def expired(self) -> bool:
-        """Whether its time to live is over."""
-        return self.expires is not None and datetime.fromisoformat(self.expires) <= datetime.now(UTC)
-
-
-def now() -> str:
-    """Return this moment as ISO 8601, UTC."""
-    return datetime.now(UTC).isoformat()
 
 
 class Store:
@@ -182,7 +97,7 @@ class Store:
         Raises:
             Refused: there is no such run (404).
         """
-        if _RUN.fullmatch(run_id):
+        if RUN.fullmatch(run_id):
             try:
                 text = (self._run_folder(run_id) / "run.json").read_bytes()
                 return cattrs.structure(json.loads(text), Run)
@@ -233,7 +148,7 @@ class Store:
             draft.mkdir()
             for name, data in files.items():
                 _write(draft / name, data)
-            _write(draft / "meta.json", _sealed(meta))
+            _write(draft / "meta.json", meta.sealed())
             sync_folder(draft)
             folder.parent.mkdir(parents=True, exist_ok=True)
             if folder.exists():
@@ -270,13 +185,9 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             raise self._missing(path) from None
         try:
-            record = json.loads(text)
-            seal = record.pop("digest")
-            meta = cattrs.structure(record, Meta)
-        except (ValueError, KeyError, TypeError, AttributeError, cattrs.BaseValidationError) as error:
+            meta = Meta.unsealed(text)
+        except ValueError as error:
             raise _damaged(path, f"meta.json: {error}") from error
-        if seal != digest(record):
-            raise _damaged(path, "meta.json does not match its own digest")
         if meta.expired:
             raise self._missing(path)
         return meta
@@ -311,7 +222,7 @@ class Store:
         """
         meta = attrs.evolve(self.meta(path), **changes)
         try:
-            write_atomic(self._folder(path) / "meta.json", _sealed(meta))
+            write_atomic(self._folder(path) / "meta.json", meta.sealed())
         except OSError as error:
             raise self._unwritable(error, 0) from error
 
@@ -360,7 +271,7 @@ class Store:
             folder = self._run_folder(run_id) / kind
             if folder.is_dir():
                 for entry in sorted(folder.iterdir()):
-                    if _NAME.fullmatch(entry.name):
+                    if NAME.fullmatch(entry.name):
                         yield TinkerPath(run_id, kind, entry.name)
 
     def _run_folder(self, run_id: str) -> Path:
@@ -403,11 +314,6 @@ class Store:
                 continue
             shutil.rmtree(path.with_suffix(""), ignore_errors=True)
             path.unlink(missing_ok=True)
-
-
-def _sealed(meta: Meta) -> bytes:
-    record = attrs.asdict(meta)
-    return json.dumps({**record, "digest": digest(record)}, indent=1).encode()
 
 
 def _damaged(path: TinkerPath, what: str) -> EngineError:

@@ -6,7 +6,6 @@ call (`warm`, in the compute thread), and the server answers before.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from functools import cache
@@ -17,6 +16,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from tinker_officer.engine.fields import Fields, malformed
 from tinker_officer.engine.refusal import Refused
 
 
@@ -98,7 +98,7 @@ def decode_forward_backward(body: bytes) -> ForwardBackward:
     try:
         message.ParseFromString(body)
     except DecodeError as error:
-        raise _malformed("the body", str(error)) from error
+        raise malformed("the body", str(error)) from error
     config: dict[str, float | str] = dict(message.loss_fn_config)
     for key, value in message.loss_fn_config_v2.items():
         config[key] = value.text if value.WhichOneof("value") == "text" else value.number
@@ -152,116 +152,6 @@ def decode_sample(body: dict[str, Any]) -> Sample:
         topk_prompt_logprobs=_some(outer.whole("topk_prompt_logprobs", 0, low=0, high=1000), 0),
         topk_sample_logprobs=_some(outer.whole("topk_sample_logprobs", 0, low=0, high=1000), 0),
     )
-
-
-def parse_object(text: bytes) -> dict[str, Any]:
-    """Return the JSON object that `text` holds; an empty text is an empty object.
-
-    Raises:
-        Refused: it is no JSON object.
-    """
-    try:
-        value = json.loads(text or b"{}")
-    except (ValueError, RecursionError) as error:
-        raise _malformed("the body", str(error)[:200]) from error
-    if not isinstance(value, dict):
-        raise _malformed("the body", f"{type(value).__name__} instead of an object")
-    return value
-
-
-class Fields:
-    """Typed access to the fields of a JSON object.
-
-    Args:
-        body: the object.
-        where: its name, for messages.
-    """
-
-    def __init__(self, body: Any, where: str) -> None:
-        if not isinstance(body, dict):
-            raise _malformed(where, f"{type(body).__name__} instead of an object")
-        self._body, self._where = body, where
-
-    def text(self, name: str, default: str | None = None) -> str:
-        """Return a string.
-
-        Raises:
-            Refused: it is missing and there is no default, or it is no string.
-        """
-        value = self._body.get(name)
-        if value is None and default is not None:
-            return default
-        if not isinstance(value, str) or len(value) > 4096:  # noqa: PLR2004 - no name is longer
-            raise self._wrong(name, value, "a string")
-        return value
-
-    def maybe_text(self, name: str) -> str | None:
-        """Return a string, or None when it is missing."""
-        return None if self._body.get(name) is None else self.text(name)
-
-    def whole(
-        self, name: str, default: int | None, *, low: int | None = None, high: int | None = None
-    ) -> int | None:
-        """Return an integer from `low` to `high`, or `default` when it is missing.
-
-        Raises:
-            Refused: it is no integer, or out of range.
-        """
-        value = self._body.get(name)
-        if value is None:
-            return default
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        if not whole or (low is not None and value < low) or (high is not None and value > high):
-            raise self._wrong(name, value, _range("an integer", low, high))
-        return int(value)
-
-    def real(
-        self, name: str, default: float, *, low: float | None = None, high: float | None = None
-    ) -> float:
-        """Return a finite number from `low` to `high`, or `default` when it is missing.
-
-        Raises:
-            Refused: it is no finite number, or out of range.
-        """
-        value = self._body.get(name)
-        if value is None:
-            return default
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not number or (low is not None and value < low) or (high is not None and value > high):
-            raise self._wrong(name, value, _range("a finite number", low, high))
-        return float(value)
-
-    def flag(self, name: str, default: bool) -> bool:
-        """Return a boolean, or `default` when it is missing.
-
-        Raises:
-            Refused: it is no boolean.
-        """
-        value = self._body.get(name)
-        if value is None:
-            return default
-        if not isinstance(value, bool):
-            raise self._wrong(name, value, "true or false")
-        return value
-
-    def mapping(self, name: str) -> dict[str, Any] | None:
-        """Return an object, or None when it is missing.
-
-        Raises:
-            Refused: it is no object.
-        """
-        value = self._body.get(name)
-        if value is not None and not isinstance(value, dict):
-            raise self._wrong(name, value, "an object")
-        return value
-
-    def _wrong(self, name: str, value: Any, need: str) -> Refused:
-        return Refused(
-            f"{self._where}: {name} is not usable",
-            got=repr(value)[:200],
-            need=need,
-            fix=f"send {name} as {need}",
-        )
 
 
 # -- answers
@@ -355,7 +245,7 @@ def _tokens(chunks: Sequence[Any], index: int) -> Array:
 def _json_tokens(prompt: Any) -> Array:
     chunks = prompt.get("chunks") if isinstance(prompt, dict) else None
     if not isinstance(chunks, list):
-        raise _malformed("prompt", "no list of chunks")
+        raise malformed("prompt", "no list of chunks")
     tokens: list[int] = []
     for chunk in chunks:
         kind = chunk.get("type", "encoded_text") if isinstance(chunk, dict) else type(chunk).__name__
@@ -363,12 +253,12 @@ def _json_tokens(prompt: Any) -> Array:
             raise _only_text(str(kind))
         part = chunk.get("tokens")
         if not isinstance(part, list) or not all(type(token) is int for token in part):
-            raise _malformed("prompt", "tokens are not integers")
+            raise malformed("prompt", "tokens are not integers")
         tokens.extend(part)
     try:
         return np.asarray(tokens, dtype=np.int64)
     except OverflowError as error:
-        raise _malformed("prompt", str(error)) from error
+        raise malformed("prompt", str(error)) from error
 
 
 def _stop(stop: Any) -> tuple[tuple[int, ...] | None, tuple[str, ...]]:
@@ -381,7 +271,7 @@ def _stop(stop: Any) -> tuple[tuple[int, ...] | None, tuple[str, ...]]:
         return tuple(stop), ()
     if isinstance(stop, list) and all(isinstance(item, str) for item in stop):
         return (), tuple(stop)
-    raise _malformed("stop", repr(stop)[:80])
+    raise malformed("stop", repr(stop)[:80])
 
 
 def _tensor(message: Any, what: str) -> Array:
@@ -393,18 +283,18 @@ def _tensor(message: Any, what: str) -> Array:
         pb.DTYPE_BFLOAT16: np.uint16,
     }
     if message.dtype not in kinds:
-        raise _malformed(what, f"dtype {message.dtype}")
+        raise malformed(what, f"dtype {message.dtype}")
     kind = np.dtype(kinds[message.dtype])
     shape = tuple(message.shape)
     if any(size < 0 for size in shape) or math.prod(shape) > _MOST_ELEMENTS:
-        raise _malformed(what, f"shape {shape}")
+        raise malformed(what, f"shape {shape}")
     if message.HasField("sparse_csr"):
         dense = _densified(message.sparse_csr, shape, kind, what)
     else:
         dense = _from_bytes(message.dense, kind, what)
         shape = shape or dense.shape
         if math.prod(shape) != dense.size:
-            raise _malformed(what, f"{dense.size} elements for shape {shape}")
+            raise malformed(what, f"{dense.size} elements for shape {shape}")
         dense = dense.reshape(shape)
     if message.dtype == pb.DTYPE_BFLOAT16:
         return np.asarray((dense.astype(np.uint32) << 16).view(np.float32))
@@ -424,7 +314,7 @@ def _densified(csr: Any, shape: tuple[int, ...], kind: np.dtype[Any], what: str)
         and bool(((columns >= 0) & (columns < shape[1])).all())
     )
     if not good:
-        raise _malformed(what, f"sparse indices do not fit shape {shape}")
+        raise malformed(what, f"sparse indices do not fit shape {shape}")
     dense = np.zeros(shape, dtype=kind)
     dense[np.repeat(np.arange(shape[0]), np.diff(rows)), columns] = values
     return dense
@@ -432,27 +322,12 @@ def _densified(csr: Any, shape: tuple[int, ...], kind: np.dtype[Any], what: str)
 
 def _from_bytes(data: bytes, kind: np.dtype[Any], what: str) -> Array:
     if len(data) % kind.itemsize:
-        raise _malformed(what, f"{len(data)} bytes of {kind}")
+        raise malformed(what, f"{len(data)} bytes of {kind}")
     return np.frombuffer(data, dtype=kind)
 
 
 def _some(value: int | None, default: int) -> int:
     return default if value is None else value
-
-
-def _range(kind: str, low: float | None, high: float | None) -> str:
-    if low is not None and high is not None:
-        return f"{kind} from {low} to {high}"
-    return f"{kind} of at least {low}" if low is not None else kind
-
-
-def _malformed(what: str, got: str) -> Refused:
-    return Refused(
-        f"{what} cannot be read",
-        got=got,
-        need="a message as the Tinker SDK 0.38 sends it",
-        fix="pip install 'tinker>=0.38,<0.39'",
-    )
 
 
 def _only_text(kind: str) -> Refused:

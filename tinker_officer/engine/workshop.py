@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from tinker_officer.engine import wire
+from tinker_officer.engine.records import Meta, TinkerPath, now
 from tinker_officer.engine.refusal import Refused
-from tinker_officer.engine.store import Meta, Store, TinkerPath, now
+from tinker_officer.engine.store import Store
 from tinker_officer.errors import EngineError
 
 
