@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from tinker_officer import _text
 from tinker_officer.data import loading
+from tinker_officer.data.digests import first_of_each, order
 from tinker_officer.data.formats import Json, RowError, normalise
 from tinker_officer.data.rows import Store, changed
 from tinker_officer.data.splitting import sides
@@ -234,14 +235,12 @@ class Conversations:
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the content of all rows, in whatever order they stand; 64 hexadecimal digits."""
-        items = np.ascontiguousarray(self._digests)
-        order = np.lexsort(items.T[::-1])
-        return hashlib.sha256(items[order].tobytes()).hexdigest()
+        return hashlib.sha256(self._digests[order(self._digests)].tobytes()).hexdigest()
 
     @functools.cached_property
     def duplicates(self) -> int:
         """How many rows repeat the content of an earlier one."""
-        return len(self) - len(np.unique(self._digests, axis=0))
+        return len(self) - len(first_of_each(self._digests))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Conversations):

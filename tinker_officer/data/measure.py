@@ -27,6 +27,7 @@ from tinker_officer._digest import digest
 from tinker_officer._fields import one_of, whole
 from tinker_officer._files import home, write_atomic
 from tinker_officer._progress import Progress
+from tinker_officer.data.digests import first_of_each, order
 from tinker_officer.data.render import TooLong, TrainOn, default_renderer_name, example, renderer_for
 from tinker_officer.errors import DataError, ModelError
 
@@ -168,7 +169,7 @@ class RowCounts:
         if self.max_length is not None:
             kept = np.minimum(kept, self.max_length)
         trained = self.trained[used].astype(np.int64)
-        _, first = np.unique(self.digests[used], axis=0, return_index=True)
+        first = first_of_each(self.digests[used])
         lengths = np.sort(self.lengths)
         places = [round(share * (len(lengths) - 1)) for share in _QUANTILES]
         return TokenCounts(
@@ -252,13 +253,13 @@ def measure_rows(
     )
     path = home() / "cache" / "measure" / f"{key}.npz"
     # The cache holds the rows by content, so that the same rows in another order are found too.
-    order = np.lexsort(np.ascontiguousarray(conversations.content_digests).T[::-1])
+    by_content = order(conversations.content_digests)
     arrays = _load(path, len(conversations))
     if arrays is None:
         found = _walk(conversations, renderer, limit, train_on, progress)
-        arrays = tuple(array_[order] for array_ in found)
+        arrays = tuple(array_[by_content] for array_ in found)
         _save(path, arrays)
-    back = np.argsort(order, kind="stable")
+    back = np.argsort(by_content, kind="stable")
     lengths, trained, digests = (array_[back] for array_ in arrays)
     return RowCounts(lengths, trained, digests, limit, too_long)
 

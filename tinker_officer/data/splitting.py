@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from tinker_officer._digest import canonical, digest
 from tinker_officer._text import nearest
+from tinker_officer.data.digests import first_of_each, items
 from tinker_officer.errors import DataError
 
 
@@ -64,10 +65,10 @@ def sides(
     held = uniform(keys, salt) < held_out
     train = ~held
     if by is not None:
-        train &= ~np.isin(_as_items(contents), _as_items(contents[held]))
+        train &= ~np.isin(items(contents), items(contents[held]))
     if held.all() or not held.any() or not train.any():
         side = "held-out" if not held.any() else "training"
-        groups = "" if by is None else f" in {len(np.unique(_as_items(keys)))} groups by {by!r}"
+        groups = "" if by is None else f" in {len(first_of_each(keys))} groups by {by!r}"
         raise DataError(
             f"the {side} side of the split would be empty",
             got=f"{len(conversations)} rows{groups}, held_out={held_out}, seed={seed}",
@@ -79,12 +80,6 @@ def sides(
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _as_items(digests: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
-    """Return each row of 16 bytes as one item that NumPy can sort and compare."""
-    items: npt.NDArray[Any] = np.ascontiguousarray(digests).view(f"S{digests.shape[1]}")[:, 0]
-    return items
 
 
 def _group_keys(conversations: Conversations, by: str) -> npt.NDArray[np.uint8]:
