@@ -216,15 +216,17 @@ async def _sit(sat: Sat, task: Task, target: Target, at: Path | None, done: Call
     }
     roles |= {role: get_model(name, memoize=False) for role, name in sat.roles.items()}
     asked = {"max_tokens": sat.max_tokens, "temperature": sat.temperature}
-    log = await _evaluate(
-        task,
-        model,
-        roles,
-        at,
-        done,
-        max_connections=CONNECTIONS,
+    ended: list[_Ended] = []
+
+    def listener(sample: EvalSample) -> None:
+        ended.append(_ended(sample))
+        done()
+
+    config = {
+        "max_connections": CONNECTIONS,
         **{key: value for key, value in asked.items() if value is not None},
-    )
+    }
+    log = await _evaluate(task, model, roles, at, listener, config)
     for role, judge in roles.items():
         if isinstance(judge.api, Unbound) and judge.api.asked:
             raise unbound(role)
@@ -235,9 +237,14 @@ async def _sit(sat: Sat, task: Task, target: Target, at: Path | None, done: Call
             need="every sample completed or errored",
             fix="run it again; Inspect's log holds the details",
         )
-    samples = log.samples or []
-    scorer = sat.scorer or _first_scorer(log)
-    items = _items(samples, scorer, shown)
+    scorer = sat.scorer or (log.eval.scorers[0].name if log.eval.scorers else "")
+    if len(ended) != len(shown) * epochs_of(task):
+        raise EvalError(
+            f"the samples of {sat.name!r} do not add up",
+            got=f"{len(ended)} samples completed or errored",
+            need=f"{len(shown)} items, {epochs_of(task)} times each",
+            fix="run it again; Inspect's log holds the details",
+        )
     settings = {
         "kind": "benchmark",
         "task": sat.task if isinstance(sat.task, str) else task.name,
@@ -251,7 +258,7 @@ async def _sit(sat: Sat, task: Task, target: Target, at: Path | None, done: Call
         "tools": tool_protocol(target.renderer, sat.tools),
     }
     return EvalResult.from_items(
-        tuple(items),
+        _items(ended, scorer, shown),
         name=sat.name,
         layer="benchmark",
         metric="accuracy",
@@ -266,17 +273,17 @@ async def _evaluate(
     model: Any,
     roles: Mapping[str, Any],
     at: Path | None,
-    done: Callable[[], None],
-    **config: Any,
+    listener: Callable[[EvalSample], None],
+    config: Mapping[str, Any],
 ) -> EvalLog:
-    """Run Inspect with what evals.md found to be right, and return its log, samples and all."""
+    """Run Inspect with what was found to be right for it, and return its log."""
     from inspect_ai import eval_async
     from inspect_ai.util._display import init_display_type
 
-    from tinker_officer.evals.inspect_hooks import counting
+    from tinker_officer.evals.inspect_hooks import listening
 
     init_display_type("none")
-    with tempfile.TemporaryDirectory(prefix="tinker-officer-inspect-") as scratch, counting(done):
+    with tempfile.TemporaryDirectory(prefix="tinker-officer-inspect-") as scratch, listening(listener):
         logs = await eval_async(
             task,
             model=model,
@@ -293,46 +300,56 @@ async def _evaluate(
     return logs[0]
 
 
-def _first_scorer(log: EvalLog) -> str:
-    scorers = log.eval.scorers or []
-    if scorers:
-        return scorers[0].name
-    names = [name for sample in log.samples or [] for name in sample.scores or {}]
-    return names[0] if names else ""
+@attrs.frozen
+class _Ended:
+    """What is kept of a sample when it ends."""
+
+    id: str
+    error: str
+    scores: dict[str, Score]
+    stop_reason: str
+    tokens: int
 
 
-def _items(samples: list[EvalSample], scorer: str, shown: Mapping[str, str]) -> list[Item]:
+def _ended(sample: EvalSample) -> _Ended:
+    return _Ended(
+        id=str(sample.id),
+        error=f"the sample errored: {sample.error.message}"[:_SHOWN] if sample.error else "",
+        scores=dict(sample.scores or {}),
+        stop_reason=str(sample.output.stop_reason) if sample.output.choices else "",
+        tokens=sum(usage.output_tokens for usage in sample.model_usage.values()),
+    )
+
+
+def _items(ended: list[_Ended], scorer: str, shown: Mapping[str, str]) -> tuple[Item, ...]:
     """Return one item a sample id: the mean over its epochs, 0 for an epoch that errored or has no score."""
-    by_id: dict[str, list[EvalSample]] = {}
-    for sample in samples:
-        by_id.setdefault(str(sample.id), []).append(sample)
-    items = []
-    for name, epochs in by_id.items():
-        scored = [_score(sample, scorer) for sample in epochs]
-        reasons = [sample.output.stop_reason for sample in epochs if sample.output.choices]
-        cut = next((reason for reason in reasons if reason in {"max_tokens", "model_length"}), None)
-        written = sum(usage.output_tokens for sample in epochs for usage in sample.model_usage.values())
-        items.append(
-            Item(
-                id=name,
-                score=sum(score for score, _ in scored) / len(scored),
-                tokens=written,
-                stop_reason=cut or (str(reasons[0]) if reasons else ""),
-                error="; ".join(dict.fromkeys(error for _, error in scored if error)),
-                input_digest=shown.get(name, ""),
-            )
-        )
-    return items
+    by_id: dict[str, list[_Ended]] = {}
+    for sample in ended:
+        by_id.setdefault(sample.id, []).append(sample)
+    return tuple(_item(name, epochs, scorer, shown.get(name, "")) for name, epochs in by_id.items())
 
 
-def _score(sample: EvalSample, scorer: str) -> tuple[float, str]:
+def _item(name: str, epochs: list[_Ended], scorer: str, shown: str) -> Item:
+    scored = [_score(sample, scorer) for sample in epochs]
+    reasons = [sample.stop_reason for sample in epochs]
+    cut = next((reason for reason in reasons if reason in {"max_tokens", "model_length"}), reasons[0])
+    return Item(
+        id=name,
+        score=sum(score for score, _ in scored) / len(scored),
+        tokens=sum(sample.tokens for sample in epochs),
+        stop_reason=cut,
+        error="; ".join(dict.fromkeys(error for _, error in scored if error)),
+        input_digest=shown,
+    )
+
+
+def _score(sample: _Ended, scorer: str) -> tuple[float, str]:
     """Return the score of one sample, or 0 and why there is none."""
-    if sample.error is not None:
-        return 0.0, f"the sample errored: {sample.error.message}"[:_SHOWN]
-    score = (sample.scores or {}).get(scorer)
-    if score is None:
-        return 0.0, f"unscored by {scorer!r}, which is not among {', '.join(sample.scores or {}) or 'none'}"
-    return _value(score)
+    if sample.error:
+        return 0.0, sample.error
+    if scorer not in sample.scores:
+        return 0.0, f"unscored by {scorer!r}: there is {', '.join(sample.scores) or 'no score'}"
+    return _value(sample.scores[scorer])
 
 
 def _value(score: Score) -> tuple[float, str]:

@@ -1,4 +1,4 @@
-"""Counts finished samples while Inspect runs, for the progress bar."""
+"""Hears of each sample when Inspect has finished it, so that nothing need be read back from its log."""
 
 from __future__ import annotations
 
@@ -6,26 +6,27 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from inspect_ai.hooks import Hooks, SampleEnd, hooks
+from inspect_ai.log import EvalSample
 
 
-_LISTENING: list[Callable[[], None]] = []  # one evaluation runs at a time: at most one entry
+_LISTENERS: list[Callable[[EvalSample], None]] = []  # one evaluation runs at a time: at most one entry
 
 
-@hooks(name="tinker_officer_progress", description="Counts finished samples.")
-class _Progress(Hooks):
+@hooks(name="tinker_officer_samples", description="Hands finished samples to tinker_officer.")
+class _Samples(Hooks):
     def enabled(self) -> bool:
-        return bool(_LISTENING)
+        return bool(_LISTENERS)
 
-    async def on_sample_end(self, data: SampleEnd) -> None:  # noqa: ARG002 - Inspect's own signature
-        for done in _LISTENING:
-            done()
+    async def on_sample_end(self, data: SampleEnd) -> None:
+        for listener in _LISTENERS:
+            listener(data.sample)
 
 
 @contextmanager
-def counting(done: Callable[[], None]) -> Iterator[None]:
-    """Call `done` after each sample that finishes within the block."""
-    _LISTENING.append(done)
+def listening(listener: Callable[[EvalSample], None]) -> Iterator[None]:
+    """Call `listener` with each sample that completes or errors within the block."""
+    _LISTENERS.append(listener)
     try:
         yield
     finally:
-        _LISTENING.remove(done)
+        _LISTENERS.remove(listener)

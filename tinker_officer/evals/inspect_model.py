@@ -77,7 +77,6 @@ def model_for(target: Target, config: GenerateConfig, *, tools: str = "auto") ->
         _OPENED.reset(token)
 
 
-@modelapi(name="tinker_officer")
 class TinkerAPI(ModelAPI):
     """A Tinker sampler as an Inspect model.
 
@@ -189,7 +188,6 @@ class TinkerAPI(ModelAPI):
         return f"tinker_officer:{self.checkpoint}"
 
 
-@modelapi(name="tinker_officer_unbound")
 class Unbound(ModelAPI):
     """Stands in for a role that nobody bound: without it Inspect would let the candidate grade itself."""
 
@@ -209,6 +207,18 @@ class Unbound(ModelAPI):
         """
         self.asked = True
         raise unbound(self.model_name)
+
+
+@modelapi(name="tinker_officer")
+def tinker_officer() -> type[ModelAPI]:
+    """Return the class of `tinker_officer/<checkpoint>` models."""
+    return TinkerAPI
+
+
+@modelapi(name="tinker_officer_unbound")
+def tinker_officer_unbound() -> type[ModelAPI]:
+    """Return the class that stands in for judges that nobody bound."""
+    return Unbound
 
 
 def unbound(role: str) -> EvalError:

@@ -86,10 +86,13 @@ def _path(target: Any) -> tuple[str, str | None]:
 
 
 async def _client(service: tinker.ServiceClient, name: str, base: str | None) -> tinker.SamplingClient:
+    client: tinker.SamplingClient
     try:
         if name.startswith("tinker://"):
-            return await service.create_sampling_client_async(model_path=name)
-        return await service.create_sampling_client_async(base_model=base)
+            client = await service.create_sampling_client(model_path=name)
+        else:
+            client = await service.create_sampling_client(base_model=base)
     except Exception as error:
         error.add_note(f"while opening {name!r} for evaluation")
         raise
+    return client
