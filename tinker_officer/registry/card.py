@@ -1,4 +1,4 @@
-"""The model card of a version, as Markdown. Whatever text it shows is escaped: a name cannot become markup."""
+"""The model card of a version, as Markdown. All text in it is escaped: a name cannot become markup."""
 
 from __future__ import annotations
 
@@ -49,12 +49,17 @@ def markdown(version: Version, cards: Sequence[Scorecard], moves: Sequence[Move]
         *_scores(cards),
         *_training(version),
         *_history(moves),
-        "## Audit\n\n"
-        f"The registry's log had {head.entries} entries when this card was printed. Its head was\n"
-        f"{code(head.head)}.\n"
-        f'To check that nothing before it was changed since: `registry.verify(known_head="{head.head[:16]}")`.',
+        _audit(head),
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def _audit(head: Audit) -> str:
+    return (
+        f"## Audit\n\nThe registry's log had {head.entries} entries when this card was printed."
+        f" Its head was\n{code(head.head)}.\nTo check that nothing before it was changed since:"
+        f' `registry.verify(known_head="{head.head[:16]}")`.'
+    )
 
 
 def _grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -80,9 +85,10 @@ def _facts(version: Version) -> str:
 def _overrides(moves: Sequence[Move]) -> list[str]:
     found = [move for move in moves if move.kind == "overridden"]
     lines = [
-        f"> **Overridden.** {escaped(move.actor)} moved this version into {escaped(move.channel)} at "
-        f"{escaped(move.at)} without the gate's consent"
-        f" ({move.outcome or 'no gate was asked'}). Reason: {escaped(move.reason)}"
+        f"> **Overridden.** {escaped(move.actor)} moved this version into {escaped(move.channel)} on"
+        f" {escaped(move.at[:19].replace('T', ' '))} by override"
+        f" ({f'the gate said {move.outcome}' if move.outcome else 'no gate was asked'})."
+        f" Reason: {escaped(move.reason)}"
         for move in found
     ]
     return ["\n>\n".join(lines)] if lines else []

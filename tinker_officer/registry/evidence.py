@@ -156,7 +156,8 @@ class Pairs:
         losses, gains, _ = paired.discordant(self.better, self.worse)
 
         def decided(n: int) -> bool:
-            found = paired.bonett_price(losses * n // self.n, gains * n // self.n, n, confidence)
+            b, c = math.ceil(losses * n / self.n), math.ceil(gains * n / self.n)
+            found = paired.bonett_price(min(b, n - c), c, n, confidence)
             return found.high <= limit or found.low > limit
 
         high = self.n

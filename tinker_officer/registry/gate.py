@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 import attrs
 
 from tinker_officer._digest import digest
-from tinker_officer._fields import real, whole
+from tinker_officer._fields import one_of, real, whole
 from tinker_officer._text import table
 from tinker_officer.errors import RegistryError
 
@@ -54,7 +54,9 @@ class Limit:
     """`eval` must surely be `rule` ("at least" or "at most") `value`, whatever the baseline scored."""
 
     eval: str = attrs.field(validator=_named)
-    rule: str
+    rule: str = attrs.field(
+        validator=one_of(("at least", "at most"), error=RegistryError, fix='Gate().at_least("tickets", 0.6)')
+    )
     value: float = attrs.field(validator=_finite)
 
 

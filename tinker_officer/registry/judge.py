@@ -45,8 +45,8 @@ def decide(gate: Gate, candidate: Scorecard | None, baseline: Scorecard | None, 
         notes=tuple(notes),
         candidate=candidate.target if candidate else "",
         baseline=baseline.target if baseline else "",
-        candidate_card=candidate.digest if candidate else "",
-        baseline_card=baseline.digest if baseline else "",
+        candidate_card=_digest(candidate),
+        baseline_card=_digest(baseline),
         suite_digest=candidate.suite_digest if candidate else "",
         gate=json.loads(gate.to_json()),
     )
@@ -248,6 +248,13 @@ def _incomparable(candidate: Scorecard | None, baseline: Scorecard | None) -> st
             f" {candidate.renderer_name} for the candidate."
         )
     return ""
+
+
+def _digest(card: Scorecard | None) -> str:
+    try:
+        return card.digest if card else ""
+    except ValueError:  # it holds a number that is not finite, which a line of the verdict says
+        return ""
 
 
 def _broken(lines: list[Line]) -> bool:

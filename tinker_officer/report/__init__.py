@@ -1,1 +1,1 @@
-"""To be written."""
+"""A finished run as one HTML file that needs nothing else."""

@@ -1,0 +1,93 @@
+"""Scorecards and results made by hand: real values, without the hours that training them takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from tinker_officer.evals.scorecard import EvalResult, Item, Scorecard
+from tinker_officer.registry.registry import Registry
+from tinker_officer.train.checkpoints import Checkpoint
+from tinker_officer.train.result import RunResult
+
+
+def make_binary(scores: Sequence[int], *, name: str = "tickets", limit: int = 100) -> EvalResult:
+    return EvalResult.from_items(
+        tuple(Item(f"q{i}", float(score)) for i, score in enumerate(scores)),
+        name=name,
+        layer="product",
+        metric="accuracy",
+        settings={"grader": "includes", "limit": limit},
+        asked=len(scores),
+        bounds=(0, 1),
+    )
+
+
+def make_nll(scores: Sequence[float], *, name: str = "held_out") -> EvalResult:
+    return EvalResult.from_items(
+        tuple(Item(f"c{i}", score, weight=20.0 + i % 7) for i, score in enumerate(scores)),
+        name=name,
+        layer="nll",
+        metric="nll",
+        settings={},
+        asked=len(scores),
+        higher_is_better=False,
+    )
+
+
+def make_card(*evals: EvalResult, target: str = "tiny", suite: str = "suite-1") -> Scorecard:
+    return Scorecard(target, "tiny", "smollm2", suite, "2026-01-01T00:00:00+00:00", evals)
+
+
+def make_result(folder: Path = Path("runs/a"), *, fingerprint: str = "f" * 64, tag: str = "a") -> RunResult:
+    def checkpoint(step: int) -> Checkpoint:
+        path = f"tinker://{tag}/weights/{step}"
+        sampler = f"tinker://{tag}/sampler_weights/{step}"
+        return Checkpoint(step, path, sampler, "tiny", "smollm2", {"held_out/nll": 2.0 - step / 100})
+
+    return RunResult(
+        name="tickets-r16",
+        base_model="tiny",
+        folder=folder,
+        plan={"base_model": "tiny", "train_mlp": True, "train_attn": True, "computed": {"rank": 16}},
+        spec={"name": "tickets-r16"},
+        spec_digest="5" * 64,
+        data={"source": "tickets.jsonl", "rows": 300, "fingerprint": "d" * 64},
+        steps=40,
+        metrics={"train/mean_nll": 1.2, "train/tokens": 3000},
+        best=checkpoint(30),
+        last=checkpoint(40),
+        final=checkpoint(40),
+        checkpoints=(checkpoint(30), checkpoint(40)),
+        stopped="completed",
+        engine={"tinker_officer": "0.1.0"},
+        renderer_name="smollm2",
+        training_fingerprint=fingerprint,
+    )
+
+
+@pytest.fixture(scope="session")
+def binary() -> Callable[..., EvalResult]:
+    return make_binary
+
+
+@pytest.fixture(scope="session")
+def nll() -> Callable[..., EvalResult]:
+    return make_nll
+
+
+@pytest.fixture(scope="session")
+def card() -> Callable[..., Scorecard]:
+    return make_card
+
+
+@pytest.fixture(scope="session")
+def result() -> Callable[..., RunResult]:
+    return make_result
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry.open(tmp_path / "models.db")

@@ -1,0 +1,258 @@
+"""The file: made once, ours or left untouched, and whole whatever happens."""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+
+import pytest
+import sqlalchemy as sa
+
+from tinker_officer.errors import RegistryError
+from tinker_officer.registry import schema
+from tinker_officer.registry.database import Database, open_database
+from tinker_officer.registry.migrations import config
+from tinker_officer.registry.registry import Registry
+
+
+FOUR_PARTS = r"(?s)got:.*need:.*fix:"
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def fingerprint(path):
+    return (
+        hashlib.sha256(path.read_bytes()).hexdigest(),
+        path.stat().st_mtime_ns,
+        names(path.parent),
+    )
+
+
+def foreign(path, kind):
+    if kind == "text":
+        path.write_text("hello, I am a diary\n" * 100)
+    elif kind == "empty":
+        path.touch()
+    elif kind == "torn":
+        path.write_bytes(b"SQLite format 3\x00" + b"\xff" * 84)
+    else:
+        with closing(sqlite3.connect(path)) as connection:
+            if kind == "sqlite in WAL mode":
+                connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("CREATE TABLE diary (day TEXT)")
+            if kind == "ours by its mark alone":
+                connection.execute(f"PRAGMA application_id={schema.APPLICATION_ID}")
+            if kind == "later":
+                connection.execute(f"PRAGMA application_id={schema.APPLICATION_ID}")
+                connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
+                connection.execute("INSERT INTO alembic_version VALUES ('9999')")
+            connection.commit()
+
+
+@pytest.mark.parametrize(
+    ("kind", "problem"),
+    [
+        ("text", "not a registry"),
+        ("empty", "an empty file"),
+        ("torn", "not a registry"),
+        ("sqlite", "another program"),
+        ("sqlite in WAL mode", "another program"),
+        ("ours by its mark alone", "damaged"),
+        ("later", "later tinker_officer"),
+    ],
+)
+def test_a_file_that_is_not_ours_is_left_untouched_byte_for_byte(tmp_path, kind, problem):
+    """A stranger's file gives a four-part error; its bytes, its time and its folder stay as they were."""
+    path = tmp_path / "models.db"
+    foreign(path, kind)
+    before = fingerprint(path)
+    with pytest.raises(RegistryError, match=problem) as error:
+        Registry.open(path)
+    assert error.match(FOUR_PARTS)
+    assert fingerprint(path) == before
+
+
+@pytest.mark.parametrize("where", ["postgresql://db/models", ":memory:", "", "sqlite://", "."])
+def test_what_names_no_sqlite_file_is_refused(where):
+    """Another database, no file, a folder: each says what would do."""
+    with pytest.raises(RegistryError, match=FOUR_PARTS):
+        Registry.open(where)
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+    """Where a file stands in the way of the folder, the error says so and leaves nothing behind."""
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(RegistryError, match="cannot be made"):
+        Registry.open(tmp_path / "file" / "models.db")
+    assert names(tmp_path) == ["file"]
+
+
+def test_the_migrations_make_exactly_the_tables_of_the_schema(tmp_path):
+    """The packaged revisions and the tables that the code speaks to do not drift apart."""
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    database = open_database(tmp_path / "models.db")
+    with database.read() as connection:
+        found = compare_metadata(MigrationContext.configure(connection), schema.metadata)
+    assert found == []
+    revisions = [script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()]
+    assert tuple(reversed(revisions)) == schema.REVISIONS
+
+
+@pytest.mark.parametrize("table", ["versions", "scorecards", "moves", "events"])
+@pytest.mark.parametrize("change", ["UPDATE {} SET rowid = rowid", "DELETE FROM {}"])
+def test_no_row_can_be_changed_or_deleted(registry, card, binary, table, change):
+    """Triggers refuse it, also for another program that opens the file."""
+    version = registry.register("tiny", card(binary([1, 0])))
+    registry.promote(version, to="staging", actor="ci")
+    connection = sqlite3.connect(registry._database.path)
+    with closing(connection), pytest.raises(sqlite3.IntegrityError, match="append-only"):
+        connection.execute(change.format(table))
+
+
+def test_a_current_registry_opens_without_alembic_and_fast(tmp_path):
+    """Opening beside the import takes under 50 ms, and alembic is only loaded to make a file."""
+    path = tmp_path / "models.db"
+    Registry.open(path)
+    code = (
+        "import sys, time\n"
+        "from tinker_officer.registry.registry import Registry\n"
+        "start = time.perf_counter()\n"
+        f"Registry.open({str(path)!r})\n"
+        "print(time.perf_counter() - start, 'alembic' in sys.modules)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    taken, loaded = shown.split()
+    assert float(taken) < 0.05
+    assert loaded == "False"
+
+
+def test_a_transaction_that_fails_leaves_nothing(tmp_path):
+    """What was written before an error in the same transaction is gone."""
+    database = open_database(tmp_path / "models.db")
+    row = {"seq": 1, "prev": "0", "hash": "1", "body": "{}"}
+
+    def fail_half_way():
+        with database.write() as connection:
+            connection.execute(schema.events.insert().values(row))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_half_way()
+    with database.read() as connection:
+        assert connection.scalar(sa.select(sa.func.count()).select_from(schema.events)) == 0
+
+
+def test_a_registry_that_another_process_holds_says_that_it_is_busy(tmp_path):
+    """The wait for a lock is bounded, and its end is a four-part error."""
+    path = tmp_path / "models.db"
+    database = open_database(path)
+    with database.write(), pytest.raises(RegistryError, match="busy"):
+        Registry.open(path, timeout_s=0.1).register("tiny")
+
+
+def test_a_full_disk_loses_only_the_change(registry, card, binary):
+    """When the file cannot grow, the error says that nothing was recorded, and the chain still verifies."""
+    first = registry.register("tiny", card(binary([1, 0])))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (registry._database.path.stat().st_size + 4096, hard))
+    try:
+        with pytest.raises(RegistryError, match="not recorded"):
+            registry.register("big", card(binary([1, 0] * 50_000), target="big"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert registry.versions() == (first,)
+    assert registry.verify().entries == 2
+    assert registry.register("big", card(binary([1, 0]), target="big")).number == 1
+
+
+def test_a_file_that_went_away_is_not_made_anew(tmp_path):
+    """A registry deleted under a running process gives an error, not an empty registry."""
+    registry = Registry.open(tmp_path / "models.db")
+    (tmp_path / "models.db").unlink()
+    with pytest.raises(RegistryError, match=FOUR_PARTS):
+        registry.versions()
+    assert not (tmp_path / "models.db").exists()
+
+
+def test_a_file_cut_short_is_said_to_be_damaged(registry, card, binary):
+    """Half a file is no registry: reading it is refused as damage."""
+    registry.register("tiny", card(binary([1, 0] * 5000)))
+    path = registry._database.path
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(RegistryError, match="damaged"):
+        registry.scorecards("tiny@1")
+
+
+WRITER = """
+import sys
+from tinker_officer.registry.registry import Registry
+path, name, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+registry = Registry.open(path)
+for number in range(count):
+    version = registry.register(f"{name}-{number}", name="shared")
+    registry.promote(version, to="staging", actor=name)
+    print(version.id, flush=True)
+"""
+
+
+def writers(path, count, *, each):
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path), f"writer{number}", str(each)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(count)
+    ]
+
+
+@pytest.mark.slow
+def test_eight_processes_that_start_at_once_lose_nothing(tmp_path):
+    """All make the same new file, register and promote: every version is there, numbered without a gap."""
+    path = tmp_path / "models.db"
+    processes = writers(path, 8, each=6)
+    acknowledged = [line for process in processes for line in process.communicate(timeout=60)[0].split()]
+    assert [process.returncode for process in processes] == [0] * 8
+    with Registry.open(path) as registry:
+        versions = registry.versions("shared")
+        assert sorted(version.id for version in versions) == sorted(acknowledged)
+        assert [version.number for version in versions] == list(range(1, 49))
+        assert registry.verify().entries == 96
+        assert registry.current("staging").id == registry.history()[-1].version
+    assert names(tmp_path) == ["models.db"]
+
+
+@pytest.mark.slow
+def test_killed_writers_lose_no_acknowledged_event_and_leave_a_whole_chain(tmp_path):
+    """SIGKILL at any moment: what was acknowledged is there, and what is there verifies."""
+    path = tmp_path / "models.db"
+    Registry.open(path)
+    acknowledged = []
+    for round_ in range(3):
+        processes = writers(path, 3, each=400)
+        time.sleep(1.6 + 0.17 * round_)
+        for process in processes:
+            process.send_signal(signal.SIGKILL)
+        for process in processes:
+            whole = process.communicate(timeout=30)[0].rpartition("\n")[0]
+            acknowledged += whole.split()
+    with Registry.open(path) as registry:
+        known = {version.id for version in registry.versions("shared")}
+        assert acknowledged
+        assert known >= set(acknowledged)
+        assert registry.verify().entries >= len(set(acknowledged))
+    with Database(path).read() as connection:
+        assert connection.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
