@@ -81,6 +81,7 @@ class Forge:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},  # no threads before it forks
         )
 
     def start(self, run: Run, rows: Path, count: int, folder: Path, engine: Any, **more: Any) -> int:

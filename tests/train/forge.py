@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import tinker
-import tinker_cookbook.renderers
 
 from tinker_officer import Conversations, Run
+from tinker_officer.data.measure import renderer_identity
+from tinker_officer.data.render import renderer_for, to_datum
+from tinker_officer.train import live  # noqa: F401 - imported for the children
 
 
 def train(order: dict[str, Any]) -> None:
@@ -33,11 +35,23 @@ def train(order: dict[str, Any]) -> None:
         live.result()
 
 
+def warm(order: dict[str, Any]) -> None:
+    """Import, load and render once what every child would."""
+    data = Conversations.from_jsonl(order["rows"], progress=False).take(order["count"])
+    run = Run.from_json(order["spec"], data=data)
+    renderer_identity(run.plan.base_model, "chatml")
+    to_datum(data[0], renderer_for(run.plan.base_model))
+
+
 def main() -> None:
     """Fork a child for every line."""
+    warmed = False
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # ended children vanish by themselves
     for line in sys.stdin:
         order = json.loads(line)
+        if not warmed:
+            warm(order)
+            warmed = True
         pid = os.fork()
         if pid == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -52,5 +66,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    assert tinker_cookbook.renderers
     main()

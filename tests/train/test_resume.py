@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -19,6 +18,13 @@ from tinker_officer import LocalEngine, Run, RunResult
 
 COUNT, KILLS = 22, 20
 Digests = Callable[[str], dict[str, str]]
+
+
+def saved_files(root: Path, state_path: str) -> dict[str, str]:
+    """Return the digests of a checkpoint's files in an engine's folder, weights and optimizer."""
+    run, kind, name = state_path.removeprefix("tinker://").split("/")
+    meta = json.loads((root / "runs" / run.replace(":", "+") / kind / name / "meta.json").read_text())
+    return {file: described["sha256"] for file, described in meta["files"].items() if "safetensors" in file}
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +49,35 @@ def applied(folder: Path) -> list[dict[str, Any]]:
 def unbroken(
     run: Run, rows: Path, forge: Any, engine: LocalEngine, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, float]:
-    """The folder of a run that was never stopped, and how long it took."""
-    folder = tmp_path_factory.mktemp("unbroken") / "run"
+    """The folder of a run that was never stopped, and how long one takes once all is warm."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    forge.wait(forge.start(run, rows, COUNT, folder / "first", engine))
     began = time.monotonic()
-    forge.wait(forge.start(run, rows, COUNT, folder, engine))
-    assert RunResult.open(folder).stopped == "completed"
-    return folder, time.monotonic() - began
+    forge.wait(forge.start(run, rows, COUNT, folder / "second", engine))
+    took_s = time.monotonic() - began
+    assert RunResult.open(folder / "first").stopped == "completed"
+    return folder / "first", took_s
+
+
+def same(folder: Path, reference: Path, digests: Digests, expected: Digests) -> None:
+    """Assert that two runs ended with the same bits, numbers and order."""
+    resumed, unstopped = RunResult.open(folder), RunResult.open(reference)
+    assert resumed.stopped == unstopped.stopped == "completed"
+    assert digests(resumed.final.state_path) == expected(unstopped.final.state_path)
+    assert numbers(folder) == numbers(reference)
+    assert applied(folder) == applied(reference)
+    assert [one.step for one in resumed.checkpoints] == [one.step for one in unstopped.checkpoints]
+
+
+def test_two_runs_of_one_spec_are_bit_identical(unbroken: tuple[Path, float], digests: Digests) -> None:
+    """Never stopped, a run repeats bit for bit: the same weights, numbers and order."""
+    folder, _ = unbroken
+    same(folder.parent / "second", folder, digests, digests)
+    assert [record["step"] for record in applied(folder)] == list(range(1, 25))
+    assert (
+        RunResult.open(folder).training_fingerprint
+        == RunResult.open(folder.parent / "second").training_fingerprint
+    )
 
 
 @pytest.mark.slow
@@ -74,9 +103,26 @@ def test_killed_at_a_random_moment_it_ends_bit_identical(
         pass  # the machine was faster this time: it had ended, and starting again must change nothing
     forge.wait(pid)
     forge.wait(forge.start(run, rows, COUNT, folder, engine))
-    resumed, expected = RunResult.open(folder), RunResult.open(reference)
-    assert resumed.stopped == "completed"
-    assert digests(resumed.final.state_path) == digests(expected.final.state_path)
-    assert numbers(folder) == numbers(reference)
-    assert applied(folder) == applied(reference)
-    assert [one.step for one in resumed.checkpoints] == [one.step for one in expected.checkpoints]
+    same(folder, reference, digests, digests)
+
+
+@pytest.mark.slow
+def test_the_engine_killed_too_it_ends_bit_identical(
+    run: Run, rows: Path, forge: Any, digests: Digests, unbroken: tuple[Path, float], tmp_path: Path
+) -> None:
+    """The engine, or engine and client, killed in the middle: the run says so, and resumes bit for bit."""
+    reference, took_s = unbroken
+    with LocalEngine(root=tmp_path / "engine") as engine:
+        for kill, both in enumerate((False, True, False)):
+            folder = tmp_path / f"run-{kill}"
+            pid = forge.start(run, rows, COUNT, folder, engine)
+            time.sleep(random.Random(100 + kill).uniform(0.3, 0.9) * took_s)
+            assert engine._process is not None
+            os.kill(engine._process.pid, signal.SIGKILL)
+            if both and Path(f"/proc/{pid}").exists():
+                os.kill(pid, signal.SIGKILL)
+            forge.wait(pid)
+            if not both:
+                assert "goes on from the last checkpoint" in (tmp_path / f"run-{kill}.failed").read_text()
+            forge.wait(forge.start(run, rows, COUNT, folder, engine))
+            same(folder, reference, lambda path: saved_files(engine.root, path), digests)
