@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tinker_officer._disk import writing
 from tinker_officer._files import sync_folder
 from tinker_officer.errors import ModelError
 
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 # Part of the folder's name: a converter that writes something else makes a new folder.
 _FORMAT = 1
+_FIX = "free 600 MB, or export TINKER_OFFICER_HOME=/a/larger/disk"
 _CONTROL, _USER_DEFINED = 3, 4  # llama.cpp's token types that are matched whole
 _ARRAYS = ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type", "tokenizer.ggml.merges")
 
@@ -58,14 +60,22 @@ def converted(gguf: Path, folder: Path) -> Path:
     at once, and a conversion that was killed is never taken for a model.
 
     Raises:
-        ModelError: the file is not a GGUF file of a Llama model with a byte-level BPE tokenizer.
-        OSError: the disk is full, or the folder cannot be written.
+        ModelError: the file is not a GGUF file of a Llama model with a byte-level BPE tokenizer; or the
+            disk is full.
     """
     with gguf.open("rb") as file:
         checksum = hashlib.file_digest(file, "sha256").hexdigest()
     target = folder / f"{checksum[:16]}-v{_FORMAT}"
     if target.is_dir():
         return target
+    with writing("the converted model", folder, error=ModelError, fix=_FIX):
+        _convert_into(target, gguf)
+    logger.info("model.converted", extra={"officer.folder": str(target)})
+    return target
+
+
+def _convert_into(target: Path, gguf: Path) -> None:
+    folder = target.parent
     folder.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".converting-", dir=folder))
     try:
@@ -81,8 +91,6 @@ def converted(gguf: Path, folder: Path) -> Path:
         shutil.rmtree(work, ignore_errors=True)
     if not target.is_dir():
         raise OSError(f"{target} could not be made")
-    logger.info("model.converted", extra={"officer.folder": str(target)})
-    return target
 
 
 def convert(gguf: Path, folder: Path) -> None:

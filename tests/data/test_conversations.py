@@ -287,9 +287,38 @@ def test_a_quarantine_that_cannot_be_written_leaves_nothing(write, rows, monkeyp
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DataError, match="the disk is full: the quarantine could not be written"):
         Conversations.from_jsonl(path, on_error="quarantine")
     assert [found.name for found in path.parent.iterdir()] == ["tickets.jsonl"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no limit on file size to set")
+def test_a_copy_that_does_not_fit_leaves_nothing(write, rows, tmp_path):
+    """When the disk refuses the unpacked copy, the error says so and no half copy stays."""
+    packed = tmp_path / "t.jsonl.gz"
+    packed.write_bytes(gzip.compress(write(rows * 50).read_bytes()))
+    script = (
+        "import errno, os, resource, signal, sys; from pathlib import Path\n"
+        "from tinker_officer import Conversations, errors; from tinker_officer._files import home\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
+        # this limit stands for a full disk: the kernel refuses the write, by another number
+        "from tinker_officer import _disk; _disk._NO_ROOM.add(errno.EFBIG)\n"
+        "try: Conversations.from_jsonl(sys.argv[1])\n"
+        "except errors.DataError as error: print(error.problem)\n"
+        "print(list((home() / 'cache' / 'rows').iterdir()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(packed)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "TINKER_OFFICER_HOME": str(tmp_path / "home")},
+    )
+    assert done.stdout.splitlines() == [
+        "the disk is full: a copy of t.jsonl.gz could not be written",
+        "[]",
+    ]
 
 
 def test_bad_rows_of_a_list_are_named_by_place(rows):

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinker_officer._digest import canonical
+from tinker_officer._disk import writing
 from tinker_officer._files import sync_folder
 from tinker_officer._progress import Progress
 from tinker_officer._text import nearest
@@ -166,6 +167,9 @@ def _lines(
         progress = False
     with (
         Progress(plain.stat().st_size, f"checking {short}", unit="bytes", show=progress) as bar,
+        writing(
+            "the quarantine", Path(path).parent, error=DataError, fix=f"Conversations.{loader}({name!r})"
+        ),
         Quarantine(Path(path), wanted=on_error == "quarantine") as quarantine,
     ):
         done = 0

@@ -19,11 +19,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from tinker_officer._disk import writing
 from tinker_officer._files import home
 from tinker_officer.errors import DataError
 
 
 _BATCH_ROWS = 256
+_FIX = "free some space, or export TINKER_OFFICER_HOME=/a/larger/disk"
 _CHUNK_BYTES = 1 << 20
 
 
@@ -93,6 +95,12 @@ def _spooled(path: Path, write: Callable[[IO[bytes]], None]) -> Path:
     target = home() / "cache" / "rows" / f"{hashlib.sha256(key).hexdigest()[:32]}.jsonl"
     if target.exists():
         return target
+    with writing(f"a copy of {path.name}", target.parent, error=DataError, fix=_FIX):
+        _write(target, write)
+    return target
+
+
+def _write(target: Path, write: Callable[[IO[bytes]], None]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=".unpacking-", dir=target.parent)
     temporary = Path(name)
@@ -103,4 +111,3 @@ def _spooled(path: Path, write: Callable[[IO[bytes]], None]) -> Path:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    return target
