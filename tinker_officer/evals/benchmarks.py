@@ -47,12 +47,12 @@ JUDGES = ("grader", "judge", "scorer", "grader_model", "judge_model")
 # What the best-known tasks need, for `explain`; `check` finds out for real.
 NEEDS = {
     "inspect_evals/bfcl": "the wheel bfcl-eval (or git)",
-    "inspect_evals/gsm8k": "the Hugging Face hub, or its cache",
-    "inspect_evals/mmlu_0_shot": "the Hugging Face hub, or its cache",
-    "inspect_evals/mmlu_5_shot": "the Hugging Face hub, or its cache",
-    "inspect_evals/humaneval": "the hub, and docker",
-    "inspect_evals/mbpp": "the hub, and docker",
-    "inspect_evals/math": "the hub, antlr4, and a judge",
+    "inspect_evals/gsm8k": "the HF hub or its cache",
+    "inspect_evals/mmlu_0_shot": "the HF hub or its cache",
+    "inspect_evals/mmlu_5_shot": "the HF hub or its cache",
+    "inspect_evals/humaneval": "the HF hub, and docker",
+    "inspect_evals/mbpp": "the HF hub, and docker",
+    "inspect_evals/math": "the HF hub, antlr4, a judge",
 }
 _SHOWN = 300
 

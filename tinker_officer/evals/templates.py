@@ -17,7 +17,7 @@ from tinker_officer.evals.specs import Benchmark
 _Entry: TypeAlias = tuple[str, str, dict[str, Any]]  # task, why it is here, arguments
 
 _CHAT: tuple[_Entry, ...] = (
-    ("mmlu_0_shot", "knowledge: what fine-tuning on a narrow task loses first", {}),
+    ("mmlu_0_shot", "knowledge, which narrow fine-tuning loses first", {}),
     ("gsm8k", "several steps of reasoning in plain language", {}),
 )
 _MATH: tuple[_Entry, ...] = (("gsm8k", "word problems in several steps", {}),)

@@ -1,0 +1,168 @@
+"""Layer 3 through the real SDK: every case accounted for, whatever happens to it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tinker_officer import Conversations, EvalSuite, graders
+from tinker_officer.errors import DataError, EvalError
+
+
+if TYPE_CHECKING:
+    from tinker_officer import LocalEngine
+
+CASES = [{"input": f"say {i}", "output": str(i), "id": f"case-{i}"} for i in range(8)]
+
+
+def always(_answer: str, _target: str) -> bool:
+    return True
+
+
+def broken_on_three(_answer: str, target: str) -> bool:
+    if target == "3":
+        raise RuntimeError("no three")
+    return True
+
+
+def broken(_answer: str, _target: str) -> bool:
+    raise RuntimeError("never")
+
+
+def slow(_answer: str, _target: str) -> bool:
+    time.sleep(0.2)
+    return True
+
+
+def ask(grader, engine: LocalEngine, model: Path | str, **options):
+    suite = EvalSuite().product("mine", CASES, grader=grader, max_tokens=4, **options)
+    return suite.evaluate(str(model), on=engine, progress=False)
+
+
+def test_every_case_is_asked_and_graded(engine: LocalEngine, tiny_model: Path) -> None:
+    """Eight cases, eight scores, in the order of their ids, with what was used recorded."""
+    card = ask(always, engine, tiny_model)
+    result = card["mine"]
+    assert (result.value, result.n, result.binary, result.errors) == (1.0, 8, True, 0)
+    assert [item.id for item in result.items] == sorted(case["id"] for case in CASES)
+    assert result.settings["sampling"] == {"max_tokens": 4, "temperature": 0.0, "top_p": 1.0, "seed": 0}
+    assert all(0 < item.tokens <= 4 for item in result.items)
+
+
+def test_the_same_case_gets_the_same_answer_twice(engine: LocalEngine, tiny_model: Path) -> None:
+    """At temperature 0 two evaluations agree item by item, and their difference is not clear."""
+    seen: list[list[str]] = [[], []]
+    for answers in seen:
+
+        def note(answer: str, target: str, into: list[str] = answers) -> bool:
+            into.append(f"{target}: {answer}")
+            return True
+
+        ask(note, engine, tiny_model)
+    assert sorted(seen[0]) == sorted(seen[1])
+    first, second = (ask(always, engine, tiny_model) for _ in range(2))
+    assert first.compare(second)["mine"].verdict == "no clear difference"
+
+
+def test_a_grader_that_raises_costs_its_own_item_only(engine: LocalEngine, tiny_model: Path) -> None:
+    """The item counts as 0, stays in the denominator, and says why."""
+    result = ask(broken_on_three, engine, tiny_model)["mine"]
+    assert result.value == pytest.approx(7 / 8)
+    assert result.errors == 1
+    (item,) = [item for item in result.items if item.error]
+    assert item.id == "case-3"
+    assert "no three" in item.error
+    assert "1 errors" in result.notes()
+
+
+def test_all_samples_failing_is_an_error_and_not_a_zero(engine: LocalEngine, tiny_model: Path) -> None:
+    """Nothing was measured: there is no card."""
+    with pytest.raises(EvalError, match=r"every sample of 'mine' failed[\s\S]*never"):
+        ask(broken, engine, tiny_model)
+
+
+def test_a_slow_function_does_not_hold_up_the_others(engine: LocalEngine, tiny_model: Path) -> None:
+    """Eight gradings of 0.2 s run beside each other."""
+    ask(always, engine, tiny_model)
+    started = time.monotonic()
+    ask(slow, engine, tiny_model)
+    assert time.monotonic() - started < 8 * 0.2
+
+
+def test_an_answer_cut_off_says_so(engine: LocalEngine, tiny_model: Path) -> None:
+    """Truncation is counted on the card, never taken for an answer that ended."""
+    suite = EvalSuite().product("mine", CASES, grader=always, max_tokens=1)
+    result = suite.evaluate(str(tiny_model), on=engine, progress=False)["mine"]
+    assert result.truncated >= 7
+    assert "cut off" in result.notes()
+
+
+def test_a_prompt_longer_than_the_context_fails_its_own_case(engine: LocalEngine, tiny_model: Path) -> None:
+    """The others are answered; the long one is an error that is counted."""
+    cases = [*CASES, {"input": "word " * 5000, "output": "x", "id": "long"}]
+    suite = EvalSuite().product("mine", cases, grader=always, max_tokens=2)
+    result = suite.evaluate(str(tiny_model), on=engine, progress=False)["mine"]
+    assert [item.id for item in result.items if item.error] == ["long"]
+    assert result.value == pytest.approx(8 / 9)
+
+
+def test_tools_reach_the_prompt_in_both_ways(engine: LocalEngine, tiny_model: Path) -> None:
+    """A case with tools runs natively and as text, and the settings tell the two apart."""
+    tools = [
+        {"name": "f", "description": "Does it.", "parameters": {"properties": {"x": {"type": "integer"}}}}
+    ]
+    cases = [{"input": "call f", "output": "f(x=1)", "tools": tools}]
+    used = []
+    for how in ("auto", "text"):
+        suite = EvalSuite().product("mine", cases, grader=graders.function_call, max_tokens=2, tools=how)
+        used.append(suite.evaluate(str(tiny_model), on=engine, progress=False)["mine"].settings["tools"])
+    assert used == ["native", "text-1"]
+
+
+def test_cases_may_be_a_file_or_conversations(engine: LocalEngine, tiny_model: Path, tmp_path: Path) -> None:
+    """The same questions give the same item set, and pair."""
+    rows = [{"input": f"say {i}", "output": str(i)} for i in range(4)]
+    path = tmp_path / "eval.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    for cases in (path, Conversations.from_list(rows)):
+        suite = EvalSuite().product("mine", cases, grader=always, max_tokens=2)
+        assert suite.evaluate(str(tiny_model), on=engine, progress=False)["mine"].n == 4
+
+
+def test_a_bad_case_file_stops_before_anything_is_sampled(
+    engine: LocalEngine, tiny_model: Path, tmp_path: Path
+) -> None:
+    """The line is named by `check`, and by `evaluate` before it opens the target."""
+    path = tmp_path / "eval.jsonl"
+    path.write_text('{"input": "a", "output": "b"}\n{"input": "a"}\n')
+    suite = EvalSuite().product("mine", str(path), grader=graders.includes)
+    assert "eval.jsonl:2" in str(suite.check()["mine"])
+    with pytest.raises(DataError, match=r"eval\.jsonl:2"):
+        suite.evaluate("no such model", on=engine, progress=False)
+    assert suite.product("other", CASES, grader=always).check(layers=("nll",)) == {}
+
+
+def test_evaluate_works_under_a_running_loop_and_can_be_cancelled(
+    engine: LocalEngine, tiny_model: Path
+) -> None:
+    """The sync form inside a coroutine, the async form, and a cancelled one that leaves the engine usable."""
+    suite = EvalSuite().product("mine", CASES, grader=always, max_tokens=2)
+
+    async def notebook() -> float:
+        card = suite.evaluate(str(tiny_model), on=engine, progress=False)
+        other = await suite.evaluate_async(str(tiny_model), on=engine, progress=False)
+        long = EvalSuite().product("mine", CASES, grader=always, max_tokens=200)
+        task = asyncio.create_task(long.evaluate_async(str(tiny_model), on=engine, progress=False))
+        await asyncio.sleep(0.2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return card["mine"].value + other["mine"].value
+
+    assert asyncio.run(notebook()) == 2
+    assert ask(always, engine, tiny_model)["mine"].value == 1
