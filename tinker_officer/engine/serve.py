@@ -105,10 +105,10 @@ async def _serve(
     loop = asyncio.get_running_loop()
 
     async def on_startup() -> None:
-        if settings.model is not None:
-            await state.preload(settings.model)
         ready(listening.getsockname()[1])
 
+    if settings.model is not None:
+        await state.preload(settings.model)
     app = build(state, on_startup=on_startup)
     guarded = Guard(app, token=settings.token, host=settings.host, body_bytes=settings.body_bytes)
     server = _Server(_uvicorn_config(guarded))
@@ -127,8 +127,6 @@ async def _serve(
         await server.serve(sockets=[listening])
     finally:
         housekeeping.cancel()
-    if state.preload_error is not None:
-        raise state.preload_error
 
 
 class _Server(uvicorn.Server):

@@ -47,7 +47,6 @@ class State:
         self.here = Sessions()
         self._located: dict[str, asyncio.Task[Path]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self.preload_error: Exception | None = None
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
 
     def close(self) -> None:
@@ -267,22 +266,18 @@ class State:
         """Load a base model before anyone asks for it.
 
         Raises:
-            OfficerError: there is none, or it cannot be loaded; kept in `preload_error` too.
+            OfficerError: there is none, or it cannot be loaded.
         """
         loop = asyncio.get_running_loop()
         loaded: asyncio.Future[Any] = loop.create_future()
-        try:
-            folder = await self.locate(base_model)
-            work = partial(_once, partial(self.workshop.base, base_model, folder))
+        folder = await self.locate(base_model)
+        work = partial(_once, partial(self.workshop.base, base_model, folder))
 
-            def done(result: Any) -> None:
-                loop.call_soon_threadsafe(_resolve, loaded, result)
+        def done(result: Any) -> None:
+            loop.call_soon_threadsafe(_resolve, loaded, result)
 
-            self.compute.submit(Job("", work, done))
-            await loaded
-        except Exception as error:
-            self.preload_error = error
-            raise
+        self.compute.submit(Job("", work, done))
+        await loaded
 
     # -- private
 
