@@ -109,8 +109,9 @@ def dro(logprobs: Tensor, inputs: Inputs, settings: Settings) -> Tensor:
 
 
 def _clip(ratio: Tensor, inputs: Inputs, settings: Settings) -> Tensor:
-    low = inputs.get("clip_low_threshold", torch.tensor(settings["clip_low_threshold"], device=ratio.device))
-    high = inputs.get("clip_high_threshold", torch.tensor(settings["clip_high_threshold"], device=ratio.device))
+    low, high = (
+        inputs[name] if name in inputs else ratio.new_tensor(settings[name]) for name in _THRESHOLDS
+    )
     return torch.clamp(ratio, low, high)
 
 
