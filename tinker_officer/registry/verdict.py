@@ -85,7 +85,7 @@ class Line:
         return "; ".join(parts)
 
 
-_LARGE = 1000
+_SMALL, _LARGE = 0.001, 1000
 HEADER = ("eval", "rule", "n", "baseline", "candidate", "worst loss", "limit", "outcome", "")
 
 
@@ -96,6 +96,8 @@ def figure(value: float | None, *, signed: bool = False) -> str:
     if not math.isfinite(value):
         return "unbounded" if math.isinf(value) else "not a number"
     sign = "+" if signed else ""
+    if 0 < abs(value) < _SMALL:
+        return f"{value:{sign}.2e}"
     return f"{value:{sign}.4f}" if abs(value) < _LARGE else f"{value:{sign}.5g}"
 
 
