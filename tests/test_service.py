@@ -24,7 +24,7 @@ def test_a_base_url_uses_the_key_of_the_environment(
     """A URL alone is enough where TINKER_API_KEY is set, as for hosted Tinker."""
     monkeypatch.setenv("TINKER_API_KEY", engine.token)
     client = connect(engine.base_url)
-    assert client.get_server_capabilities().supported_models
+    assert client.create_rest_client().get_server_capabilities().result().supported_models
 
 
 @pytest.mark.parametrize("wrong", [None, 7, "runs/tickets"])
