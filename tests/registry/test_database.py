@@ -137,6 +137,24 @@ def test_a_current_registry_opens_without_alembic_and_fast(tmp_path):
     assert loaded == "False"
 
 
+def test_a_registry_that_was_put_in_wal_mode_is_taken_out_of_it(tmp_path):
+    """Opening goes back to the rollback journal and loses nothing, or says who is in the way."""
+    path = tmp_path / "models.db"
+    Registry.open(path).register("tiny")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+    registry = Registry.open(path)
+    with registry._database.read() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "delete"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 3
+    assert registry.verify().entries == 1
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("SELECT count(*) FROM versions").fetchone()
+        with pytest.raises(RegistryError, match="WAL mode"):
+            Registry.open(path, timeout_s=0.1)
+
+
 def test_a_transaction_that_fails_leaves_nothing(tmp_path):
     """What was written before an error in the same transaction is gone."""
     database = open_database(tmp_path / "models.db")

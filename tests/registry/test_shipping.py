@@ -13,10 +13,7 @@ def test_a_trained_model_ships_its_worse_predecessor_does_not_and_the_record_hol
     engine, tiny_model, tmp_path
 ):
     """The tuned model replaces the base; the base, now really worse, is refused; the report is written."""
-    rows = [
-        {"messages": [{"role": "user", "content": f"Add {i} and {i}."}, {"role": "assistant", "content": f"{2 * i}!"}]}
-        for i in range(120)
-    ]  # fmt: skip
+    rows = [{"input": f"Add {i} and {i}.", "output": f"{2 * i}!"} for i in range(120)]
     train, held_out = Conversations.from_list(rows).split(held_out=0.25, seed=0)
     suite, base, gate = EvalSuite().nll(held_out), str(tiny_model), Gate.not_worse(margin=0.02)
     run = Run(LoRAPlan.for_(base).sft(train, epochs=2), name="adder").evaluate(suite, every=10)

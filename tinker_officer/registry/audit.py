@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import attrs
@@ -22,6 +22,7 @@ from tinker_officer.registry.schema import RECORDED, events
 
 
 GENESIS = "0" * 64
+_AT_ONCE = 1000
 
 
 @attrs.frozen
@@ -35,9 +36,16 @@ class Audit:
         return f"Audit({self.entries} entries, head {self.head[:16]})"
 
 
-def row_digest(values: Sequence[Any]) -> str:
-    """Return the SHA-256 of a row's values, in the order of the table's columns."""
-    return hashlib.sha256(canonical(list(values))).hexdigest()
+def row_digest(values: Iterable[str | int | None]) -> str:
+    """Return the SHA-256 of a row's values, in the order of the table's columns.
+
+    Each value is written with its kind and length before it, so that no two rows are written alike.
+    """
+    parts = [
+        f"{len(value)}:{value}" if isinstance(value, str) else "null" if value is None else f"i{value}"
+        for value in values
+    ]
+    return hashlib.sha256(",".join(parts).encode()).hexdigest()
 
 
 def chained(seq: int, prev: str, body: str) -> str:
@@ -90,8 +98,7 @@ def verify(connection: sa.Connection, *, known_head: str = "") -> Audit:
     """
     vouched: dict[tuple[str, Any], tuple[str, int]] = {}
     prev, count, seen = GENESIS, 0, not known_head
-    query = sa.select(events.c.seq, events.c.prev, events.c.hash, events.c.body).order_by(events.c.seq)
-    for seq, before, stored, body in connection.execute(query):
+    for seq, before, stored, body in _rows(connection, events):
         count += 1
         if seq != count or before != prev or stored != chained(seq, before, body):
             what = f"entry {count} is missing" if seq != count else "its content or its link was changed"
@@ -108,11 +115,19 @@ def verify(connection: sa.Connection, *, known_head: str = "") -> Audit:
     return Audit(count, prev)
 
 
+def _rows(connection: sa.Connection, table: sa.Table) -> Iterator[Any]:
+    """Yield the rows of a table as the driver gives them: there may be a million."""
+    key = next(iter(table.primary_key.columns))
+    cursor = connection.execute(sa.select(table).order_by(key)).cursor
+    while rows := cursor.fetchmany(_AT_ONCE):
+        yield from rows
+
+
 def _verify_rows(connection: sa.Connection, vouched: dict[tuple[str, Any], tuple[str, int]]) -> None:
     wrong: list[tuple[int, str, str]] = []
     for name, (table, key) in RECORDED.items():
         place = [column.name for column in table.columns].index(key)
-        for row in connection.execute(sa.select(table)):
+        for row in _rows(connection, table):
             expected, seq = vouched.pop((name, row[place]), ("", 0))
             if row_digest(row) != expected:
                 what = "was changed" if seq else "was added outside the registry"

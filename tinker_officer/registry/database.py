@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import secrets
 import sqlite3
 import time
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 _TRIES = 20
 _PAUSE_S = 0.05
+_POLL_S = (0.002, 0.012)
 
 
 class Database:
@@ -70,11 +72,34 @@ class Database:
     def _transaction(self, begin: str) -> Iterator[sa.Connection]:
         try:
             with self._engine.connect() as connection:
-                connection.exec_driver_sql(begin)
+                _begin(connection, begin, self.timeout_s)
                 yield connection
                 connection.commit()
         except sa.exc.DatabaseError as error:
-            raise _explained(self.path, error, self.timeout_s) from error
+            raise _explained(self.path, error, error.orig, self.timeout_s) from error
+        except sqlite3.Error as error:
+            raise _explained(self.path, error, error, self.timeout_s) from error
+
+
+def _begin(connection: sa.Connection, begin: str, timeout_s: float) -> None:
+    """Begin a transaction; for the writer's lock, ask often: SQLite's own waits grow to 100 ms a time."""
+    if begin == "BEGIN":
+        connection.exec_driver_sql(begin)
+        return
+    raw = connection.connection.driver_connection
+    if not isinstance(raw, sqlite3.Connection):
+        raise TypeError(f"the registry needs the sqlite3 driver, got {raw!r}")
+    raw.execute("PRAGMA busy_timeout=0")
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            raw.execute(begin)
+            break
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(random.uniform(*_POLL_S))
+    raw.execute(f"PRAGMA busy_timeout={round(timeout_s * 1000)}")
 
 
 def locate(where: str | Path) -> Path:
@@ -124,6 +149,9 @@ def open_database(where: str | Path, *, timeout_s: float = 30.0) -> Database:
     database = Database(path, timeout_s=timeout_s)
     with database.read() as connection:
         _check_revision(connection, path)
+        journal = connection.exec_driver_sql("PRAGMA journal_mode").scalar()
+    if journal == "wal":
+        _leave_wal(path, timeout_s)
     return database
 
 
@@ -189,6 +217,22 @@ def _check_ours(path: Path) -> None:
         )
 
 
+def _leave_wal(path: Path, timeout_s: float) -> None:
+    """Take back the rollback journal; see the top of this module for why."""
+    with closing(sqlite3.connect(path, timeout=timeout_s, isolation_level=None)) as connection:
+        try:
+            journal = connection.execute("PRAGMA journal_mode=DELETE").fetchone()[0]
+        except sqlite3.OperationalError as error:
+            journal = f"wal ({error})"
+    if journal != "delete":
+        raise RegistryError(
+            "the registry is in WAL mode, in which this SQLite may corrupt it",
+            got=f"{path}: journal mode {journal}, SQLite {sqlite3.sqlite_version}",
+            need="a rollback journal",
+            fix="close the other program that has the file open, then open the registry again",
+        )
+
+
 def _check_revision(connection: sa.Connection, path: Path) -> None:
     try:
         revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one()
@@ -212,9 +256,9 @@ def _damaged(path: Path, what: str) -> RegistryError:
     )
 
 
-def _explained(path: Path, error: sa.exc.DatabaseError, timeout_s: float) -> Exception:
-    code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
-    got = f"{path}: {error.orig}"
+def _explained(path: Path, error: Exception, orig: BaseException | None, timeout_s: float) -> Exception:
+    code = getattr(orig, "sqlite_errorcode", 0) & 0xFF
+    got = f"{path}: {orig}"
     if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
         return RegistryError(
             "the registry is busy",
@@ -230,5 +274,5 @@ def _explained(path: Path, error: sa.exc.DatabaseError, timeout_s: float) -> Exc
             fix="make room or restore access, and do it again: nothing was half-written",
         )
     if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
-        return _damaged(path, str(error.orig))
+        return _damaged(path, str(orig))
     return error

@@ -106,6 +106,18 @@ def stack(connection: sa.Connection, name: str, channel: str, until: str = "") -
     return standing(_Row(*row) for row in connection.execute(query.order_by(moves.c.seq)))
 
 
+def holder(connection: sa.Connection, name: str, channel: str, until: str = "") -> str | None:
+    """Return the id of the version that the channel of a model holds, or None."""
+    query = sa.select(moves.c.kind, moves.c.version).where(
+        moves.c.name == name, moves.c.channel == channel, moves.c.kind != "refused"
+    )
+    query = query.where(moves.c.at <= until) if until else query
+    last = connection.execute(query.order_by(moves.c.seq.desc()).limit(1)).one_or_none()
+    if last is None or last.kind not in {"withdrawn", "reinstated"}:
+        return last.version if last else None
+    return next(reversed(stack(connection, name, channel, until)), None)
+
+
 class _Row:
     def __init__(self, kind: str, version: str) -> None:
         self.kind, self.version = kind, version
@@ -117,13 +129,13 @@ def current(connection: sa.Connection, channel: str, name: str | None, until: st
     Raises:
         RegistryError: the channel is unknown, or several models have versions in it and none was named.
     """
-    check_channel(channel, used_channels(connection), new=True)
+    check_channel(channel, (), new=True)
     if name is None:
         name = _only_name(connection, channel)
     if name is None:
         return None
-    found = stack(connection, name, channel, until)
-    return find(connection, found[-1]) if found else None
+    found = holder(connection, name, channel, until)
+    return find(connection, found) if found else None
 
 
 def _only_name(connection: sa.Connection, channel: str) -> str | None:

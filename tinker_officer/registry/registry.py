@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from tinker_officer.errors import RegistryError
 from tinker_officer.registry import audit, reads, sources, writes
-from tinker_officer.registry.channels import UNGATED, check_channel
+from tinker_officer.registry.channels import CHANNELS, UNGATED, check_channel
 from tinker_officer.registry.database import open_database
 from tinker_officer.registry.refusal import PromotionRefused
 from tinker_officer.registry.snapshot import Snapshot
@@ -153,12 +153,13 @@ class Registry(Snapshot):
                 fix=f'registry.promote(version, to={to!r}, gate=Gate.not_worse(margin=0.02), actor="ci")',
             )
         with self._database.write() as connection:
-            check_channel(to, reads.used_channels(connection), new=new_channel)
+            if to not in CHANNELS:
+                check_channel(to, reads.used_channels(connection), new=new_channel)
             candidate = reads.find(connection, version)
-            held = reads.stack(connection, candidate.name, to)[-1:]
-            if held == [candidate.id]:
+            held = reads.holder(connection, candidate.name, to)
+            if held == candidate.id:
                 return _last_move(connection, candidate, to)
-            now = reads.find(connection, held[0]) if held else None
+            now = reads.find(connection, held) if held else None
             _check_expected(connection, to, now, expected_current)
             retired = candidate.id in reads.stack(connection, candidate.name, "retired")
             if retired and not override:

@@ -54,7 +54,7 @@ moves = sa.Table(
     sa.Column("previous", sa.Text, sa.ForeignKey("versions.id")),
     sa.Column("at", sa.Text, nullable=False),
     sa.Column("record", sa.Text, nullable=False),
-    sa.Index("moves_name_channel", "name", "channel", "seq"),
+    sa.Index("moves_channel_name", "channel", "name", "seq"),
 )
 
 events = sa.Table(

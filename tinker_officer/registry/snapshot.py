@@ -69,8 +69,8 @@ class Snapshot:
             channels = reads.used_channels(connection)
             rows = []
             for name in names:
-                held = {c: reads.stack(connection, name, c, self._until)[-1:] for c in channels}
-                rows += [(name, c, reads.find(connection, ids[0]).label) for c, ids in held.items() if ids]
+                held = {c: reads.holder(connection, name, c, self._until) for c in channels}
+                rows += [(name, c, reads.find(connection, one).label) for c, one in held.items() if one]
                 if not any(held.values()):
                     rows.append((name, "nowhere", ""))
         return table(rows, header=("model", "channel", "version")) if rows else "nothing is registered"

@@ -70,8 +70,11 @@ class Version:
 
     @property
     def target(self) -> str:
-        """What an evaluation of this version samples from: its checkpoint, or the base model."""
-        return self.sampler_path or self.base_model
+        """What an evaluation of this version samples from: its checkpoint, or the base model.
+
+        A checkpoint that was never saved for sampling is named by its `state_path`.
+        """
+        return self.sampler_path or self.state_path or self.base_model
 
     @property
     def label(self) -> str:

@@ -49,7 +49,7 @@ def upgrade() -> None:
         sa.Column("at", sa.Text, nullable=False),
         sa.Column("record", sa.Text, nullable=False),
     )
-    op.create_index("moves_name_channel", "moves", ["name", "channel", "seq"])
+    op.create_index("moves_channel_name", "moves", ["channel", "name", "seq"])
     op.create_table(
         "events",
         sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),
