@@ -115,7 +115,9 @@ def data() -> list[Example]:
             rng.integers(0, VOCAB, length),
             {
                 "target_tokens": rng.integers(0, VOCAB, length),
-                "weights": np.where(np.arange(length) >= length - kept, rng.random(length), 0).astype(np.float32),
+                "weights": np.where(np.arange(length) >= length - kept, rng.random(length), 0).astype(
+                    np.float32
+                ),
             },
         )
         for length, kept in ((5, 3), (17, 17), (40, 6), (1, 1), (9, 0))
@@ -137,7 +139,12 @@ def fit() -> Callable[..., LossOutput]:
     """Return forward_backward, run to its end."""
 
     def run(
-        trainer: Trainer, data: Iterable[Example], loss_fn: str = "cross_entropy", *, backward: bool = True, **config: Any
+        trainer: Trainer,
+        data: Iterable[Example],
+        loss_fn: str = "cross_entropy",
+        *,
+        backward: bool = True,
+        **config: Any,
     ) -> LossOutput:
         return finish(trainer.forward_backward(list(data), loss_fn, config, backward=backward))
 

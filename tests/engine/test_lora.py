@@ -70,7 +70,9 @@ def test_exactly_the_layers_asked_for(base: BaseModel, off: dict[str, bool], tar
     assert adapter.parameters == sum(tensor.numel() for tensor in tensors.values())
 
 
-@pytest.mark.parametrize(("family", "tied"), [("llama", True), ("llama", False), ("qwen3", True), ("qwen3", False)])
+@pytest.mark.parametrize(
+    ("family", "tied"), [("llama", True), ("llama", False), ("qwen3", True), ("qwen3", False)]
+)
 def test_exported_adapters_load_in_peft(
     oracle: Callable[..., Path], stirred: Callable[..., Adapter], tmp_path: Path, family: str, *, tied: bool
 ) -> None:

@@ -66,7 +66,9 @@ def test_inactive_positions_have_neither_loss_nor_gradient(name: str) -> None:
     inputs = {key: torch.tensor(value) for key, value in raw.items()}
     value = loss.value(logprobs, inputs, loss.resolve({}))
     value.backward()
-    alone = loss.value(logprobs[mask], {key: tensor[mask] for key, tensor in inputs.items()}, loss.resolve({}))
+    alone = loss.value(
+        logprobs[mask], {key: tensor[mask] for key, tensor in inputs.items()}, loss.resolve({})
+    )
 
     assert mask is not None
     assert mask.tolist() == [index % 3 != 0 for index in range(12)]
@@ -81,7 +83,11 @@ def test_settings_change_the_loss() -> None:
     p = torch.tensor(LOGPROBS)
     inputs = {key: torch.tensor(INPUTS[key]) for key in loss.needs}
     wide = loss.resolve({"clip_low_threshold": 0.0, "clip_high_threshold": 1e9})
-    by_token = {**inputs, "clip_low_threshold": torch.zeros(12), "clip_high_threshold": torch.full((12,), 1e9)}
+    by_token = {
+        **inputs,
+        "clip_low_threshold": torch.zeros(12),
+        "clip_high_threshold": torch.full((12,), 1e9),
+    }
     unclipped = loss_named("importance_sampling").value(p, inputs, {})
 
     assert torch.equal(loss.value(p, inputs, wide), unclipped)

@@ -67,7 +67,9 @@ def test_logits_are_those_of_transformers(
 def test_bfloat16_is_near_float32(oracle: Callable[..., Path]) -> None:
     """In bfloat16 the logits differ by rounding only."""
     tokens = torch.arange(40)
-    exact, rounded = (_logits(load("tiny", oracle("qwen3"), dtype=name), tokens) for name in ("float32", "bfloat16"))
+    exact, rounded = (
+        _logits(load("tiny", oracle("qwen3"), dtype=name), tokens) for name in ("float32", "bfloat16")
+    )
 
     assert 0 < (exact - rounded).abs().mean() < 0.05 * exact.abs().mean()
 
@@ -88,7 +90,9 @@ def test_several_weight_files(oracle: Callable[..., Path], tmp_path: Path) -> No
     (tmp_path / "model.safetensors").unlink()
     names = sorted(tensors)
     for index, part in enumerate((names[:7], names[7:])):
-        save_file({name: tensors[name] for name in part}, tmp_path / f"model-0000{index}-of-00002.safetensors")
+        save_file(
+            {name: tensors[name] for name in part}, tmp_path / f"model-0000{index}-of-00002.safetensors"
+        )
 
     assert torch.equal(load("tiny", tmp_path).embed, load("tiny", oracle()).embed)
 
@@ -99,7 +103,10 @@ def test_several_weight_files(oracle: Callable[..., Path], tmp_path: Path) -> No
         ({"model_type": "gpt2"}, "'gpt2'"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
         ({"mlp_bias": True}, "mlp_bias"),
-        ({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "rope_type 'dynamic'"),
+        (
+            {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}},
+            "rope_type 'dynamic'",
+        ),
         ({"vocab_size": 98}, "(97, 32)"),
         ({"num_hidden_layers": 3}, "no model.layers.2"),
         ({"model_type": "no-such-model"}, "config.json"),

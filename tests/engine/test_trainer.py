@@ -50,7 +50,7 @@ def _relative(got: Tensor, expected: Tensor) -> float:
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("packed", [True, False])
-def test_loss_and_every_gradient_are_those_of_peft(  # noqa: PLR0917 - three axes and three fixtures
+def test_loss_and_every_gradient_are_those_of_peft(
     oracle: Callable[..., Path],
     peft_model: Callable[..., Any],
     stirred: Callable[..., Adapter],
@@ -79,9 +79,14 @@ def test_loss_and_every_gradient_are_those_of_peft(  # noqa: PLR0917 - three axe
 
 @pytest.mark.parametrize(
     "off",
-    [{"train_mlp": False}, {"train_attn": False}, {"train_unembed": False}, {"train_mlp": False, "train_attn": False}],
+    [
+        {"train_mlp": False},
+        {"train_attn": False},
+        {"train_unembed": False},
+        {"train_mlp": False, "train_attn": False},
+    ],
 )
-def test_gradients_with_fewer_layers(  # noqa: PLR0917 - fixtures
+def test_gradients_with_fewer_layers(
     base: BaseModel,
     peft_model: Callable[..., Any],
     stirred: Callable[..., Adapter],
@@ -157,7 +162,10 @@ def test_several_targets_a_position(base: BaseModel, trained: Adapter, fit: Fit)
     together = fit(wide, [Example(tokens, {"target_tokens": targets, "weights": weights}), other])
     apart = fit(
         narrow,
-        [*(Example(tokens, {"target_tokens": targets[:, k], "weights": weights[:, k]}) for k in range(3)), other],
+        [
+            *(Example(tokens, {"target_tokens": targets[:, k], "weights": weights[:, k]}) for k in range(3)),
+            other,
+        ],
     )
 
     for k in range(3):
@@ -179,7 +187,10 @@ def test_weights_default_to_one(base: BaseModel, trained: Adapter, fit: Fit) -> 
 def test_results_do_not_depend_on_company(base: BaseModel, trained: Adapter, fit: Fit) -> None:
     """A datum's log-probabilities do not depend, beyond 1e-5, on what it is packed with."""
     rng = np.random.default_rng(6)
-    crowd = [Example(rng.integers(0, 97, n), {"target_tokens": rng.integers(0, 97, n)}) for n in rng.integers(1, 90, 25)]
+    crowd = [
+        Example(rng.integers(0, 97, n), {"target_tokens": rng.integers(0, 97, n)})
+        for n in rng.integers(1, 90, 25)
+    ]
     trainer = Trainer(base, trained)
     together = fit(trainer, crowd, backward=False).outputs
 
@@ -208,7 +219,9 @@ def test_forward_leaves_no_gradient(base: BaseModel, trained: Adapter, data: lis
     assert forward.metrics["loss:sum"] == pytest.approx(fit(trainer, data).metrics["loss:sum"], rel=1e-6)
 
 
-def test_gradients_add_up_until_the_step(base: BaseModel, trained: Adapter, data: list[Example], fit: Fit) -> None:
+def test_gradients_add_up_until_the_step(
+    base: BaseModel, trained: Adapter, data: list[Example], fit: Fit
+) -> None:
     """Two requests before a step weigh as much as one with all the data, and the step forgets them."""
     apart, together = Trainer(base, trained), Trainer(base, trained.snapshot())
     fit(apart, data[:2])
@@ -269,7 +282,9 @@ def test_bad_adam_settings_are_refused(bad: dict[str, float]) -> None:
         AdamSettings(**bad)
 
 
-def _run(base: BaseModel, data: list[Example], fit: Fit, steps: int, *, between: Callable[[Trainer], None]) -> Trainer:
+def _run(
+    base: BaseModel, data: list[Example], fit: Fit, steps: int, *, between: Callable[[Trainer], None]
+) -> Trainer:
     trainer = Trainer(base, Adapter.create(base, LoraSpec(rank=4, seed=5)))
     for _ in range(steps):
         fit(trainer, data)
@@ -292,7 +307,9 @@ def test_sampling_in_between_changes_nothing(base: BaseModel, data: list[Example
     noisy = Trainer(base, Adapter.create(base, LoraSpec(rank=4, seed=5)))
     sampler = Sampler(base)
     for turn in range(3):
-        sampler.add(f"{turn}", SampleSpec(np.arange(5), max_tokens=8, temperature=0.7), noisy.adapter.snapshot())
+        sampler.add(
+            f"{turn}", SampleSpec(np.arange(5), max_tokens=8, temperature=0.7), noisy.adapter.snapshot()
+        )
         fit(noisy, data)
         while sampler.busy:
             sampler.step()
@@ -355,7 +372,9 @@ def test_a_state_that_does_not_fit_changes_nothing(
     trainer = _run(base, data, fit, 2, between=lambda _: None)
     weights, optimizer = trainer.state_tensors()
     before = trainer.state_tensors()
-    torn_weights = dict(list(weights.items())[1:]) if fault == "weights" else {n: t * 2 for n, t in weights.items()}
+    torn_weights = (
+        dict(list(weights.items())[1:]) if fault == "weights" else {n: t * 2 for n, t in weights.items()}
+    )
     gone = {"exp_avg": f"exp_avg.{next(iter(weights))}", "step": "step"}.get(fault, "")
     torn = {name: tensor for name, tensor in optimizer.items() if name != gone}
 
@@ -433,7 +452,9 @@ def test_a_request_closed_half_way_leaves_nothing(base: BaseModel, trained: Adap
     assert trainer.gradient == {}
 
 
-def test_bfloat16_trains_in_the_same_direction(oracle: Callable[..., Path], data: list[Example], fit: Fit) -> None:
+def test_bfloat16_trains_in_the_same_direction(
+    oracle: Callable[..., Path], data: list[Example], fit: Fit
+) -> None:
     """In bfloat16 the gradient points where float32's does, and weights and moments stay float32."""
     gradients = []
     for dtype in ("float32", "bfloat16"):

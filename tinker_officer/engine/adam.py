@@ -44,7 +44,7 @@ class Adam:
         """Change the weights in place, and return the norm of the gradient before clipping."""
         norm = float(torch.linalg.vector_norm(gradient, dtype=torch.float64))
         if 0 < settings.grad_clip_norm < norm + 1e-6:
-            gradient = gradient * (settings.grad_clip_norm / (norm + 1e-6))  # noqa: PLR6104 - the caller keeps its own
+            gradient = gradient * (settings.grad_clip_norm / (norm + 1e-6))
         self.steps += 1
         correction1 = 1 - settings.beta1**self.steps
         correction2 = 1 - settings.beta2**self.steps

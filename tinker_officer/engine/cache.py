@@ -59,7 +59,13 @@ class Cache:
             rows = max(rows, min(2 * have_rows, have_rows + 16))
         if tokens > have_tokens:
             tokens = -(-tokens // _TOKEN_STEP) * _TOKEN_STEP
-        size = (shape.layers, max(rows, have_rows), 2 * shape.kv_heads, max(tokens, have_tokens), shape.head_dim)
+        size = (
+            shape.layers,
+            max(rows, have_rows),
+            2 * shape.kv_heads,
+            max(tokens, have_tokens),
+            shape.head_dim,
+        )
         # Zeros, not empty: a masked value of NaN would still poison the sum.
         self._slab = torch.zeros(size, dtype=self._base.torch_dtype, device=self._base.device)
         if have_rows:
@@ -107,7 +113,9 @@ class Cache:
             read = slab[:count, :, :longest]
             # The query heads of one key head stand as its query positions: no key is repeated.
             grouped = q.reshape(count, kv_heads, -1, q.shape[-1])
-            mixed = F.scaled_dot_product_attention(grouped, read[:, :kv_heads], read[:, kv_heads:], attn_mask=mask)
+            mixed = F.scaled_dot_product_attention(
+                grouped, read[:, :kv_heads], read[:, kv_heads:], attn_mask=mask
+            )
             return mixed.reshape(count, -1)
 
         return positions, attend

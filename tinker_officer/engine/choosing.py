@@ -5,6 +5,8 @@ changes it. Log-probabilities are those of the model itself, before temperature,
 `compute_logprobs` and a forward pass say of the same tokens, which the importance ratio of RL needs.
 """
 
+# ruff: noqa: N803 - argument names carry their axes (house rule 5)
+
 from __future__ import annotations
 
 import secrets
@@ -69,7 +71,9 @@ def _draw(logits: Tensor, choices: list[Choice], streams: list[np.random.Generat
         if choice.restricted:
             probabilities[row] = _restricted(probabilities[row], choice)
     cumulative = probabilities.cumsum(-1)
-    draws = torch.tensor([generator.random() for generator in streams], dtype=torch.float32, device=logits.device)
+    draws = torch.tensor(
+        [generator.random() for generator in streams], dtype=torch.float32, device=logits.device
+    )
     below = draws[:, None] * cumulative[:, -1:]
     found = torch.searchsorted(cumulative, below, right=True)[:, 0]
     return torch.minimum(found, _last_possible(probabilities))

@@ -8,6 +8,8 @@ Source:
     `modeling_qwen3.py`, which the tests compare with.
 """
 
+# ruff: noqa: N803 - argument names carry their axes (house rule 5)
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812 - torch's own spelling
 from torch.utils.checkpoint import checkpoint
 
+from tinker_officer.engine.kernels import applied
 from tinker_officer.engine.models import BaseModel
 from tinker_officer.engine.projections import LayerProjections, Projections
 
@@ -61,7 +64,7 @@ def layer_forward(
     qkv = ops.qkv(rms_norm(x, layer.attention_norm, shape.norm_eps))
     turn = rotation if shape.rope_layers[index] else None
     q, k, v = split_heads(qkv, shape.heads, shape.kv_heads, turn, layer.qk_norm, shape.norm_eps)
-    x = x + ops.o(attend(index, q, k, v))  # noqa: PLR6104 - in place would destroy what the norm saved
+    x = x + ops.o(attend(index, q, k, v))
     hidden = swiglu(ops.gate_up(rms_norm(x, layer.mlp_norm, shape.norm_eps)))
     return x + ops.down(hidden)
 
@@ -84,7 +87,8 @@ def rotations(base: BaseModel, positions_N: Tensor) -> Rotation:
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Return `weight * x / rms(x)` over the last axis; the weight is frozen, and may have a row a head."""
     if x.requires_grad:
-        return _RmsNorm.apply(x, weight, eps)  # type: ignore[no-any-return, no-untyped-call] - torch types apply() as Any
+        normed: Tensor = applied(_RmsNorm, x, weight, eps)
+        return normed
     return _normalise(x, weight, eps)[0]
 
 
@@ -134,7 +138,10 @@ def split_heads(
         eps: of that norm.
     """
     if qkv.requires_grad:
-        return _SplitHeads.apply(qkv, heads, kv_heads, rotation, qk_norm, eps)  # type: ignore[no-any-return, no-untyped-call] - torch types apply() as Any
+        parts: tuple[Tensor, Tensor, Tensor] = applied(
+            _SplitHeads, qkv, heads, kv_heads, rotation, qk_norm, eps
+        )
+        return parts
     return _split(qkv, heads, kv_heads, rotation, qk_norm, eps)[0]
 
 
@@ -192,7 +199,8 @@ class _SplitHeads(torch.autograd.Function):
 def swiglu(gate_up: Tensor) -> Tensor:
     """Return `silu(gate) * up` of the stacked projection `(N, 2 * intermediate)`."""
     if gate_up.requires_grad:
-        return _SwiGlu.apply(gate_up)  # type: ignore[no-any-return, no-untyped-call] - torch types apply() as Any
+        mixed: Tensor = applied(_SwiGlu, gate_up)
+        return mixed
     gate, up = gate_up.chunk(2, dim=-1)
     return F.silu(gate).mul_(up)
 
@@ -228,8 +236,10 @@ def packed_attention(lengths: tuple[int, ...]) -> Attend:
         out, start = [], 0
         for count, length in runs:
             stop = start + count * length
-            parts = (t[start:stop].unflatten(0, (count, length)).transpose(1, 2) for t in (q, k, v))
-            mixed = F.scaled_dot_product_attention(*parts, is_causal=True, enable_gqa=True)
+            q_part, k_part, v_part = (
+                part[start:stop].view(count, length, *part.shape[1:]).transpose(1, 2) for part in (q, k, v)
+            )
+            mixed = F.scaled_dot_product_attention(q_part, k_part, v_part, is_causal=True, enable_gqa=True)
             out.append(mixed.transpose(1, 2).reshape(stop - start, -1))
             start = stop
         return out[0] if len(out) == 1 else torch.cat(out)

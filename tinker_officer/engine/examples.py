@@ -72,7 +72,7 @@ def _check_ids(what: str, ids: np.ndarray, base: BaseModel) -> None:
             need="integers",
             fix="ids.astype(np.int64)",
         )
-    if ids.size and not (0 <= int(ids.min()) and int(ids.max()) < base.vocab_size):
+    if ids.size and not (int(ids.min()) >= 0 and int(ids.max()) < base.vocab_size):
         raise EngineError(
             f"{what} has a token outside the vocabulary",
             got=f"ids from {ids.min()} to {ids.max()}",

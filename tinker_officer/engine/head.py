@@ -4,6 +4,8 @@ The output head is the widest layer. So it runs row by chunk of rows; its logits
 only while they are few, and computed again otherwise; rows whose loss has no gradient take no part in it.
 """
 
+# ruff: noqa: N803 - argument names carry their axes (house rule 5)
+
 from __future__ import annotations
 
 from typing import Any
@@ -12,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tinker_officer.engine.kernels import linear
+from tinker_officer.engine.kernels import applied, linear
 from tinker_officer.engine.lora import Pair
 from tinker_officer.engine.projections import lora_backward
 
@@ -43,7 +45,7 @@ def target_logprobs(
         scaling: alpha / rank.
     """
     matrices = () if pair is None else (pair.down, *pair.ups)
-    out: Tensor = _TargetLogprobs.apply(hidden_N_D, targets_N_K, weight, scaling, *matrices)  # type: ignore[no-untyped-call] - torch leaves apply() untyped
+    out: Tensor = applied(_TargetLogprobs, hidden_N_D, targets_N_K, weight, scaling, *matrices)
     return out
 
 
@@ -88,9 +90,17 @@ class _TargetLogprobs(torch.autograd.Function):
                 d_hidden[part] = linear(d_logits, ctx.weight.t())
             else:
                 dx, d_down, d_ups = lora_backward(
-                    d_logits, hidden[part], low_part, matrices[0], matrices[1:], ctx.scaling, ctx.weight, need_dx=True
+                    d_logits,
+                    hidden[part],
+                    low_part,
+                    matrices[0],
+                    matrices[1:],
+                    ctx.scaling,
+                    ctx.weight,
+                    need_dx=True,
                 )
-                d_hidden[part] = dx
+                if dx is not None:
+                    d_hidden[part] = dx
                 for total, gradient in zip(gradients, (d_down, *d_ups), strict=True):
                     total.add_(gradient)
         return (d_hidden, None, None, None, *gradients)

@@ -6,10 +6,13 @@ operator is the one that torch.compile emits (`torch.ops.mkldnn._linear_pointwis
 on other devices and dtypes, `linear` is torch's own.
 """
 
+# ruff: noqa: N803 - argument names carry their axes (house rule 5)
+
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,10 +22,15 @@ from torch.nn import functional as F  # noqa: N812 - torch's own spelling
 Product = Callable[[Tensor], Tensor]
 
 
+def applied(function: type[torch.autograd.Function], *inputs: Any) -> Any:
+    """Return a differentiable function of inputs; torch leaves `apply` untyped."""
+    return function.apply(*inputs)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+
+
 @cache
 def onednn_available() -> bool:
     """Return whether this torch has oneDNN's float32 product, and it gives the right numbers."""
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]  # torch leaves it untyped
         return False
     try:
         x, weight = torch.arange(12.0).view(3, 4), torch.arange(20.0).view(5, 4)

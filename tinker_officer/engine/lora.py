@@ -177,7 +177,8 @@ class Layout:
         if problems:
             raise EngineError(
                 "the saved tensors do not fit this adapter",
-                got="\n".join(problems[:5]) + (f"\nand {len(problems) - 5} more" if len(problems) > 5 else ""),  # noqa: PLR2004 - enough to see the pattern
+                got="\n".join(problems[:5])
+                + (f"\nand {len(problems) - 5} more" if len(problems) > 5 else ""),  # noqa: PLR2004 - enough to see the pattern
                 need=f"{len(wanted)} finite tensors of rank {self.rank}, by PEFT's names",
                 fix="load the checkpoint into a training client of the same base model, rank and layers",
             )

@@ -75,8 +75,8 @@ class Loss:
         """Return which positions have a gradient, shape `(T,)`; None when all have."""
         if self.active is None:
             return None
-        marks = inputs[self.active] != 0
-        return marks.any(axis=1) if marks.ndim > 1 else marks
+        marks: np.ndarray = inputs[self.active] != 0
+        return np.any(marks, axis=1) if marks.ndim > 1 else marks
 
 
 def cross_entropy(logprobs: Tensor, inputs: Inputs, _settings: Settings) -> Tensor:
@@ -109,9 +109,7 @@ def dro(logprobs: Tensor, inputs: Inputs, settings: Settings) -> Tensor:
 
 
 def _clip(ratio: Tensor, inputs: Inputs, settings: Settings) -> Tensor:
-    low, high = (
-        inputs[name] if name in inputs else ratio.new_tensor(settings[name]) for name in _THRESHOLDS
-    )
+    low, high = (inputs[name] if name in inputs else ratio.new_tensor(settings[name]) for name in _THRESHOLDS)
     return torch.clamp(ratio, low, high)
 
 

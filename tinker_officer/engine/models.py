@@ -275,7 +275,7 @@ class _Reader:
         for path in sorted(folder.glob("*.safetensors")):
             try:
                 file = safe_open(path, framework="pt", device=str(device))
-                self._files |= dict.fromkeys(file.keys(), file)
+                self._files |= dict.fromkeys(file.keys(), file)  # type: ignore[no-untyped-call]  # safetensors leaves it untyped
             except (SafetensorError, OSError) as error:
                 raise EngineError(
                     f"a weight file of {name!r} is damaged",

@@ -8,6 +8,7 @@ B are found from the two thin products, never from `dy.T @ x` in full.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import attrs
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tinker_officer.engine.kernels import linear, prepacked
+from tinker_officer.engine.kernels import applied, linear, prepacked
 from tinker_officer.engine.lora import Adapter, Pair
 from tinker_officer.engine.models import BaseModel
 
@@ -111,8 +112,8 @@ def lora_backward(
         need_dx: whether the gradient of the input is wanted.
     """
     rank = ups[0].shape[1]
-    columns = dy.split([up.shape[0] for up in ups], dim=1)
-    lows = low.split(rank, dim=1)
+    columns = torch.split(dy, [up.shape[0] for up in ups], dim=1)
+    lows = torch.split(low, rank, dim=1)
     d_ups = [(dy_j.t() @ low_j).to(up.dtype) for dy_j, low_j, up in zip(columns, lows, ups, strict=True)]
     thin = [linear(dy_j, up.to(dy.dtype).t()) for dy_j, up in zip(columns, ups, strict=True)]
     d_low = (thin[0] if len(thin) == 1 else torch.cat(thin, dim=1)).mul_(scaling)
@@ -131,12 +132,24 @@ def _add_ups(y: Tensor, low: Tensor, ups: tuple[Tensor, ...]) -> None:
         start += up.shape[0]
 
 
+def _frozen(weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
+    out: Tensor = applied(_Frozen, x, weight, bias)
+    return out
+
+
+def _lora(weight: Tensor, bias: Tensor | None, scaling: float, pair: Pair, x: Tensor) -> Tensor:
+    out: Tensor = applied(_Lora, x, weight, bias, scaling, pair.down, *pair.ups)
+    return out
+
+
 def bare(base: BaseModel) -> Projections:
     """Return the base model's own linear layers, with the gradient of their input."""
     return _assemble(base, {}, 1.0)
 
 
-def with_lora(base: BaseModel, adapter: Adapter, pairs: dict[tuple[int, str], Pair] | None = None) -> Projections:
+def with_lora(
+    base: BaseModel, adapter: Adapter, pairs: dict[tuple[int, str], Pair] | None = None
+) -> Projections:
     """Return the linear layers with an adapter beside them.
 
     Args:
@@ -151,8 +164,8 @@ def _assemble(base: BaseModel, pairs: dict[tuple[int, str], Pair], scaling: floa
     def project(key: tuple[int, str], weight: Tensor, bias: Tensor | None = None) -> Projection:
         pair = pairs.get(key)
         if pair is None:
-            return lambda x: _Frozen.apply(x, weight, bias)  # type: ignore[no-any-return, no-untyped-call] - torch types apply() as Any
-        return lambda x: _Lora.apply(x, weight, bias, scaling, pair.down, *pair.ups)  # type: ignore[no-any-return, no-untyped-call] - likewise
+            return partial(_frozen, weight, bias)
+        return partial(_lora, weight, bias, scaling, pair)
 
     layers = tuple(
         LayerProjections(
@@ -197,7 +210,7 @@ def _sum(weight: Tensor, pair: Pair | None, scaling: float) -> Tensor:
     if pair is None:
         return weight
     total, start = weight.clone(), 0
-    for down, up in zip(pair.down.split(pair.ups[0].shape[1]), pair.ups, strict=True):
+    for down, up in zip(torch.split(pair.down, pair.ups[0].shape[1]), pair.ups, strict=True):
         total[start : start + up.shape[0]].addmm_(up, down, alpha=scaling)
         start += up.shape[0]
     return total

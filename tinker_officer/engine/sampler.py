@@ -25,130 +25,31 @@ import torch
 from torch import Tensor
 
 from tinker_officer.engine.cache import Cache
-from tinker_officer.engine.choosing import Choice, choose, stream
+from tinker_officer.engine.choosing import choose
 from tinker_officer.engine.decoder import hidden_states
 from tinker_officer.engine.examples import check_tokens
 from tinker_officer.engine.head import chunk_rows
 from tinker_officer.engine.lora import Adapter
 from tinker_officer.engine.models import BaseModel
 from tinker_officer.engine.projections import Projections, merged
+from tinker_officer.engine.sampling import (
+    Request,
+    Row,
+    SampleOutput,
+    SampleSequence,
+    SampleSpec,
+    check_parameters,
+)
 from tinker_officer.errors import EngineError
 
 
+__all__ = ["SampleOutput", "SampleSequence", "SampleSpec", "Sampler"]
 PREFILL_TOKENS = 1024  # of one step, unless one prompt alone is longer
 MAX_ROWS = 64  # sequences of one adapter that are decoded together
 CACHE_BYTES = 1_500_000_000  # of keys and values of one adapter, beyond which new prompts wait
 MERGED_ADAPTERS = 2  # weights with an adapter merged in that stay in memory
 PATIENCE = 32  # steps before another adapter's turn, when their weights do not all fit
 NO_LOGPROB = -99999.0  # the SDK's mark of a position without top-k log-probabilities
-TopK = tuple[np.ndarray, np.ndarray]
-
-
-@attrs.frozen(eq=False)
-class SampleSpec:
-    """One sampling request.
-
-    Attributes:
-        prompt: token ids, int64, shape `(P,)`.
-        num_samples: independent answers.
-        max_tokens: longest answer; None for as long as the context allows.
-        temperature: 0 takes the likeliest token.
-        top_p: share of the probability to draw from.
-        top_k: number of tokens to draw from; -1 or 0 for all.
-        stop_tokens: ids that end an answer; None, without stop strings, for the model's own.
-        stop_strings: texts that end an answer, found in the decoded answer.
-        seed: of the random numbers; None draws fresh ones.
-        prompt_logprobs: whether to score the prompt.
-        topk_prompt_logprobs: how many of the likeliest tokens to return at each prompt position.
-        topk_sample_logprobs: how many at each sampled position.
-    """
-
-    prompt: np.ndarray
-    num_samples: int = 1
-    max_tokens: int | None = None
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = -1
-    stop_tokens: tuple[int, ...] | None = None
-    stop_strings: tuple[str, ...] = ()
-    seed: int | None = None
-    prompt_logprobs: bool = False
-    topk_prompt_logprobs: int = 0
-    topk_sample_logprobs: int = 0
-
-
-@attrs.frozen(eq=False)
-class SampleSequence:
-    """One answer.
-
-    Attributes:
-        tokens: int32, shape `(n,)`, the stopping token included.
-        logprobs: float32, shape `(n,)`.
-        stop_reason: `"stop"` or `"length"`.
-        topk: ids and log-probabilities `(n, k)`, if asked for.
-    """
-
-    tokens: np.ndarray
-    logprobs: np.ndarray
-    stop_reason: str
-    topk: TopK | None = None
-
-
-@attrs.frozen(eq=False)
-class SampleOutput:
-    """The answers to one request.
-
-    Attributes:
-        sequences: in the order of their sample index.
-        prompt_logprobs: float32 `(P,)`, NaN first; None if not asked for.
-        topk_prompt: ids and log-probabilities `(P, k)`, the first row empty; None if not asked for.
-    """
-
-    sequences: tuple[SampleSequence, ...]
-    prompt_logprobs: np.ndarray | None = None
-    topk_prompt: TopK | None = None
-
-
-class _Request:
-    def __init__(self, name: str, spec: SampleSpec, adapter: Adapter | None, limit: int, stops: frozenset[int]) -> None:
-        self.name, self.spec, self.adapter, self.limit, self.stops = name, spec, adapter, limit, stops
-        self.choice = Choice(spec.temperature, spec.top_k, spec.top_p)
-        self.key = spec.prompt.tobytes()
-        self.started = 0
-        self.done: dict[int, SampleSequence] = {}
-        self.prompt_logprobs: np.ndarray | None = None
-        self.topk_prompt: TopK | None = None
-
-    @property
-    def scored(self) -> bool:
-        """Whether the prompt itself is to be scored."""
-        return self.spec.prompt_logprobs or self.spec.topk_prompt_logprobs > 0
-
-    def output(self) -> SampleOutput:
-        sequences = tuple(self.done[index] for index in range(self.spec.num_samples))
-        return SampleOutput(sequences, self.prompt_logprobs, self.topk_prompt)
-
-
-class _Row:
-    """One answer on its way."""
-
-    def __init__(self, request: _Request, index: int) -> None:
-        self.request, self.index = request, index
-        self.stream = stream(request.spec.seed, index)
-        self.tokens: list[int] = []
-        self.logprobs: list[float] = []
-        self.topk: list[tuple[list[int], list[float]]] = []
-
-    def sequence(self, reason: str) -> SampleSequence:
-        topk = None
-        if self.request.spec.topk_sample_logprobs:
-            topk = (
-                np.array([ids for ids, _ in self.topk], np.int32),
-                np.array([values for _, values in self.topk], np.float32),
-            )
-        return SampleSequence(
-            np.array(self.tokens, np.int32), np.array(self.logprobs, np.float32), reason, topk
-        )
 
 
 @attrs.define(eq=False)
@@ -157,7 +58,7 @@ class _Group:
 
     adapter: Adapter | None
     cache: Cache
-    rows: list[_Row]
+    rows: list[Row]
 
 
 class Sampler:
@@ -169,7 +70,7 @@ class Sampler:
 
     def __init__(self, base: BaseModel) -> None:
         self.base = base
-        self._waiting: OrderedDict[str, _Request] = OrderedDict()
+        self._waiting: OrderedDict[str, Request] = OrderedDict()
         self._groups: OrderedDict[int, _Group] = OrderedDict()
         self._weights: OrderedDict[int, tuple[Adapter | None, Projections]] = OrderedDict()
         self._turns = 0
@@ -192,7 +93,7 @@ class Sampler:
             EngineError: the request is not valid; nothing is taken.
         """
         prompt = check_tokens("the prompt", np.asarray(spec.prompt), self.base)
-        _check(spec)
+        check_parameters(spec)
         # The last token sampled need not fit: nothing is asked of the model behind it.
         room = self.base.max_context - prompt.size + 1
         limit = room if spec.max_tokens is None else min(spec.max_tokens, room)
@@ -200,7 +101,7 @@ class Sampler:
         if stops is None:
             stops = () if spec.stop_strings else self.base.eos_ids
         spec = attrs.evolve(spec, prompt=prompt)
-        self._waiting[request_id] = _Request(request_id, spec, adapter, limit, frozenset(stops))
+        self._waiting[request_id] = Request(request_id, spec, adapter, limit, frozenset(stops))
 
     def cancel(self, request_id: str) -> None:
         """Forget a request; no answer will come."""
@@ -223,7 +124,9 @@ class Sampler:
         group = self._next_group()
         return self._guarded(group, [row.request for row in group.rows], lambda: self._decode(group))
 
-    def _guarded(self, group: _Group, requests: Sequence[_Request], work: Any) -> list[tuple[str, SampleOutput | Exception]]:
+    def _guarded(
+        self, group: _Group, requests: Sequence[Request], work: Any
+    ) -> list[tuple[str, SampleOutput | Exception]]:
         """Run a piece of work; if it fails, fail its requests and no others."""
         try:
             finished: list[tuple[str, SampleOutput | Exception]] = work()
@@ -245,9 +148,9 @@ class Sampler:
             self._groups.move_to_end(next(iter(self._groups)))
         return next(iter(self._groups.values()))
 
-    def _next_prefill(self) -> tuple[list[_Request], _Group | None]:
+    def _next_prefill(self) -> tuple[list[Request], _Group | None]:
         """Return waiting requests of one adapter that fit, and the group that they join."""
-        batch: list[_Request] = []
+        batch: list[Request] = []
         group: _Group | None = None
         tokens, rows = 0, 0
         for request in self._waiting.values():
@@ -267,13 +170,13 @@ class Sampler:
             tokens, rows = tokens + new, rows + want
         return batch, group
 
-    def _prefill(self, group: _Group, batch: list[_Request]) -> list[tuple[str, SampleOutput | Exception]]:
-        prompts: dict[bytes, list[_Request]] = {}
+    def _prefill(self, group: _Group, batch: list[Request]) -> list[tuple[str, SampleOutput | Exception]]:
+        prompts: dict[bytes, list[Request]] = {}
         for request in batch:
             prompts.setdefault(request.key, []).append(request)
         lengths = tuple(requests[0].spec.prompt.size for requests in prompts.values())
         places: list[tuple[int, int] | None] = []
-        starting: list[tuple[int, _Row]] = []  # which prompt, which answer; those that go on stand first
+        starting: list[tuple[int, Row]] = []  # which prompt, which answer; those that go on stand first
         for index, (requests, length) in enumerate(zip(prompts.values(), lengths, strict=True)):
             rows = [row for request in requests for row in self._start(request)]
             going = [row for row in rows if row.request.limit > 1]
@@ -284,7 +187,11 @@ class Sampler:
         tokens = np.concatenate([requests[0].spec.prompt for requests in prompts.values()])
         positions = np.concatenate([np.arange(length) for length in lengths])
         hidden = hidden_states(
-            self.base, weights, self._tensor(tokens), self._tensor(positions), group.cache.prefilling(lengths, places)
+            self.base,
+            weights,
+            self._tensor(tokens),
+            self._tensor(positions),
+            group.cache.prefilling(lengths, places),
         )
         ends = np.cumsum(lengths)
         for requests, end, length in zip(prompts.values(), ends, lengths, strict=True):
@@ -296,14 +203,18 @@ class Sampler:
                 del self._waiting[request.name]
         return self._advance(group, [row for _, row in starting], logits)
 
-    def _start(self, request: _Request) -> list[_Row]:
+    def _start(self, request: Request) -> list[Row]:
         """Return the next answers of a request: all of them, unless they are more than a batch holds."""
-        stop = request.spec.num_samples if request.limit == 1 else min(request.spec.num_samples, request.started + MAX_ROWS)
-        rows = [_Row(request, index) for index in range(request.started, stop)]
+        stop = (
+            request.spec.num_samples
+            if request.limit == 1
+            else min(request.spec.num_samples, request.started + MAX_ROWS)
+        )
+        rows = [Row(request, index) for index in range(request.started, stop)]
         request.started = stop
         return rows
 
-    def _score(self, requests: list[_Request], hidden: Tensor, weights: Projections) -> None:
+    def _score(self, requests: list[Request], hidden: Tensor, weights: Projections) -> None:
         """Fill in the log-probabilities of a prompt, for those that asked."""
         asking = [request for request in requests if request.scored and request.prompt_logprobs is None]
         if not asking:
@@ -318,7 +229,9 @@ class Sampler:
             stop = min(start + rows, prompt.size - 1)
             logits = weights.head(hidden[start:stop]).float()
             totals = torch.logsumexp(logits, -1, keepdim=True)
-            logprobs[start + 1 : stop + 1] = (logits.gather(1, targets[start:stop]) - totals)[:, 0].cpu().numpy()
+            logprobs[start + 1 : stop + 1] = (
+                (logits.gather(1, targets[start:stop]) - totals)[:, 0].cpu().numpy()
+            )
             if most:
                 top = torch.topk(logits, most)
                 ids[start + 1 : stop + 1] = top.indices.cpu().numpy()
@@ -335,13 +248,17 @@ class Sampler:
         hidden = hidden_states(self.base, weights, tokens, positions, attend)
         return self._advance(group, list(group.rows), weights.head(hidden).float())
 
-    def _advance(self, group: _Group, rows: list[_Row], logits: Tensor) -> list[tuple[str, SampleOutput | Exception]]:
+    def _advance(
+        self, group: _Group, rows: list[Row], logits: Tensor
+    ) -> list[tuple[str, SampleOutput | Exception]]:
         """Give every row its next token; return the requests that this finishes."""
         tokens, logprobs = choose(logits, [row.request.choice for row in rows], [row.stream for row in rows])
         failed: dict[str, Exception] = {}
-        ended: dict[str, _Request] = {}
+        ended: dict[str, Request] = {}
         over: set[int] = set()
-        for place, (row, token, logprob) in enumerate(zip(rows, tokens.tolist(), logprobs.tolist(), strict=True)):
+        for place, (row, token, logprob) in enumerate(
+            zip(rows, tokens.tolist(), logprobs.tolist(), strict=True)
+        ):
             if not math.isfinite(logprob):
                 failed[row.request.name] = _not_finite()
                 continue
@@ -366,13 +283,13 @@ class Sampler:
         ]
         return finished
 
-    def _reason(self, row: _Row) -> str:
+    def _reason(self, row: Row) -> str:
         """Return why a row is over, or nothing."""
         if row.tokens[-1] in row.request.stops or self._stop_string(row):
             return "stop"
         return "length" if len(row.tokens) >= row.request.limit else ""
 
-    def _stop_string(self, row: _Row) -> bool:
+    def _stop_string(self, row: Row) -> bool:
         texts = row.request.spec.stop_strings
         if not texts:
             return False
@@ -427,22 +344,3 @@ def _not_finite() -> EngineError:
         need="weights that give finite numbers",
         fix="sample from an earlier checkpoint; lower learning_rate when training",
     )
-
-
-def _check(spec: SampleSpec) -> None:
-    """Raise an error for a sampling parameter out of range."""
-    limits: tuple[tuple[str, Any, bool, str], ...] = (
-        ("num_samples", spec.num_samples, spec.num_samples >= 1, "at least 1"),
-        ("max_tokens", spec.max_tokens, spec.max_tokens is None or spec.max_tokens >= 1, "at least 1, or None"),
-        ("temperature", spec.temperature, 0 <= spec.temperature < math.inf, "a finite number of at least 0"),
-        ("top_p", spec.top_p, 0 < spec.top_p <= 1, "above 0 and at most 1"),
-        ("top_k", spec.top_k, spec.top_k >= -1, "-1 for all tokens, or at least 1"),
-        ("topk_prompt_logprobs", spec.topk_prompt_logprobs, 0 <= spec.topk_prompt_logprobs <= 1000, "0 to 1000"),  # noqa: PLR2004 - the limit
-        ("topk_sample_logprobs", spec.topk_sample_logprobs, 0 <= spec.topk_sample_logprobs <= 1000, "0 to 1000"),  # noqa: PLR2004 - the limit
-        ("stop_strings", spec.stop_strings, all(spec.stop_strings), "texts that are not empty"),
-    )
-    for name, got, good, need in limits:
-        if not good:
-            raise EngineError(
-                f"{name} is out of range", got=repr(got), need=need, fix="tinker.SamplingParams(max_tokens=64, temperature=1.0)"
-            )

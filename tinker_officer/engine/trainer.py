@@ -9,7 +9,6 @@ for bit whatever else is done in between.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from typing import Any
 
 import attrs
 import numpy as np
@@ -24,7 +23,7 @@ from tinker_officer.engine.lora import Adapter, Pair
 from tinker_officer.engine.losses import Loss, loss_named
 from tinker_officer.engine.models import BaseModel
 from tinker_officer.engine.packing import micro_batches
-from tinker_officer.engine.projections import Projections, with_lora
+from tinker_officer.engine.projections import with_lora
 from tinker_officer.errors import EngineError
 
 
@@ -120,7 +119,11 @@ class Trainer:
         tokens = np.concatenate([example.tokens for example in data])
         with torch.set_grad_enabled(scratch is not None):
             hidden = hidden_states(
-                self.base, projections, self._tensor(tokens), self._tensor(positions), packed_attention(lengths)
+                self.base,
+                projections,
+                self._tensor(tokens),
+                self._tensor(positions),
+                packed_attention(lengths),
             )
             value, logprobs = self._loss(hidden, data, loss, settings, pairs, backward=scratch is not None)
         parts = np.split(logprobs, np.cumsum(lengths)[:-1])
@@ -146,7 +149,10 @@ class Trainer:
         head = (self.base.head, pairs.get((self.base.shape.layers, "head")), self.adapter.scaling)
         out = torch.empty(targets.shape, dtype=torch.float32, device=targets.device)
         active = np.concatenate(
-            [np.ones(example.tokens.size, bool) if mask is None else mask for example, mask in zip(data, masks, strict=True)]
+            [
+                np.ones(example.tokens.size, bool) if mask is None else mask
+                for example, mask in zip(data, masks, strict=True)
+            ]
         )
         rows, rest = self._tensor(np.flatnonzero(active)), self._tensor(np.flatnonzero(~active))
         if rest.numel():
@@ -158,7 +164,7 @@ class Trainer:
         value = loss.value(logprobs, {name: tensor[rows] for name, tensor in inputs.items()}, settings)
         out[rows] = logprobs.detach()
         if backward:
-            value.backward()  # type: ignore[no-untyped-call] - torch leaves it untyped
+            value.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         return float(value.detach()), out.cpu().numpy()
 
     def _leaves(self, scratch: Tensor | None) -> dict[tuple[int, str], Pair]:
@@ -219,7 +225,9 @@ class Trainer:
             optimizer |= {f"{kind}.{name}": view for name, view in self.adapter.layout.views(copy)}
         return self.adapter.tensors(), optimizer
 
-    def load_state_tensors(self, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor] | None) -> None:
+    def load_state_tensors(
+        self, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor] | None
+    ) -> None:
         """Replace weights and optimizer by saved ones, found by name; drop any gradient gathered.
 
         Args:
@@ -244,7 +252,9 @@ class Trainer:
             for kind, buffer in (("exp_avg", adam.exp_avg), ("exp_avg_sq", adam.exp_avg_sq)):
                 prefix = f"{kind}."
                 named = {
-                    name.removeprefix(prefix): tensor for name, tensor in optimizer.items() if name.startswith(prefix)
+                    name.removeprefix(prefix): tensor
+                    for name, tensor in optimizer.items()
+                    if name.startswith(prefix)
                 }
                 self.adapter.layout.fill(buffer, named)
         self.adapter.flat.copy_(flat)

@@ -1,0 +1,179 @@
+"""What a sampling request asks, what it answers, and its answers on their way; knows nothing of models."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import attrs
+import numpy as np
+
+from tinker_officer.engine.choosing import Choice, stream
+from tinker_officer.engine.lora import Adapter
+from tinker_officer.errors import EngineError
+
+
+TopK = tuple[np.ndarray, np.ndarray]
+_MOST = 1000  # of the likeliest tokens that may be asked for
+
+
+@attrs.frozen(eq=False)
+class SampleSpec:
+    """One sampling request.
+
+    Attributes:
+        prompt: token ids, int64, shape `(P,)`.
+        num_samples: independent answers.
+        max_tokens: longest answer; None for as long as the context allows.
+        temperature: 0 takes the likeliest token.
+        top_p: share of the probability to draw from.
+        top_k: number of tokens to draw from; -1 or 0 for all.
+        stop_tokens: ids that end an answer; None, without stop strings, for the model's own.
+        stop_strings: texts that end an answer, found in the decoded answer.
+        seed: of the random numbers; None draws fresh ones.
+        prompt_logprobs: whether to score the prompt.
+        topk_prompt_logprobs: how many of the likeliest tokens to return at each prompt position.
+        topk_sample_logprobs: how many at each sampled position.
+    """
+
+    prompt: np.ndarray
+    num_samples: int = 1
+    max_tokens: int | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = -1
+    stop_tokens: tuple[int, ...] | None = None
+    stop_strings: tuple[str, ...] = ()
+    seed: int | None = None
+    prompt_logprobs: bool = False
+    topk_prompt_logprobs: int = 0
+    topk_sample_logprobs: int = 0
+
+
+@attrs.frozen(eq=False)
+class SampleSequence:
+    """One answer.
+
+    Attributes:
+        tokens: int32, shape `(n,)`, the stopping token included.
+        logprobs: float32, shape `(n,)`.
+        stop_reason: `"stop"` or `"length"`.
+        topk: ids and log-probabilities `(n, k)`, if asked for.
+    """
+
+    tokens: np.ndarray
+    logprobs: np.ndarray
+    stop_reason: str
+    topk: TopK | None = None
+
+
+@attrs.frozen(eq=False)
+class SampleOutput:
+    """The answers to one request.
+
+    Attributes:
+        sequences: in the order of their sample index.
+        prompt_logprobs: float32 `(P,)`, NaN first; None if not asked for.
+        topk_prompt: ids and log-probabilities `(P, k)`, the first row empty; None if not asked for.
+    """
+
+    sequences: tuple[SampleSequence, ...]
+    prompt_logprobs: np.ndarray | None = None
+    topk_prompt: TopK | None = None
+
+
+def check_parameters(spec: SampleSpec) -> None:
+    """Check every parameter but the prompt.
+
+    Raises:
+        EngineError: one is out of range.
+    """
+    limits: tuple[tuple[str, Any, bool, str], ...] = (
+        ("num_samples", spec.num_samples, spec.num_samples >= 1, "at least 1"),
+        (
+            "max_tokens",
+            spec.max_tokens,
+            spec.max_tokens is None or spec.max_tokens >= 1,
+            "at least 1, or None",
+        ),
+        ("temperature", spec.temperature, 0 <= spec.temperature < math.inf, "a finite number of at least 0"),
+        ("top_p", spec.top_p, 0 < spec.top_p <= 1, "above 0 and at most 1"),
+        ("top_k", spec.top_k, spec.top_k >= -1, "-1 for all tokens, or at least 1"),
+        (
+            "topk_prompt_logprobs",
+            spec.topk_prompt_logprobs,
+            0 <= spec.topk_prompt_logprobs <= _MOST,
+            f"0 to {_MOST}",
+        ),
+        (
+            "topk_sample_logprobs",
+            spec.topk_sample_logprobs,
+            0 <= spec.topk_sample_logprobs <= _MOST,
+            f"0 to {_MOST}",
+        ),
+        ("stop_strings", spec.stop_strings, all(spec.stop_strings), "texts that are not empty"),
+    )
+    for name, got, good, need in limits:
+        if not good:
+            raise EngineError(
+                f"{name} is out of range",
+                got=repr(got),
+                need=need,
+                fix="tinker.SamplingParams(max_tokens=64, temperature=1.0)",
+            )
+
+
+class Request:
+    """A request that was taken.
+
+    Args:
+        name: what its answer will be called.
+        spec: what to sample.
+        adapter: the weights to sample from; None for the bare base model.
+        limit: longest answer, in tokens.
+        stops: ids that end an answer.
+    """
+
+    def __init__(
+        self, name: str, spec: SampleSpec, adapter: Adapter | None, limit: int, stops: frozenset[int]
+    ) -> None:
+        self.name, self.spec, self.adapter, self.limit, self.stops = name, spec, adapter, limit, stops
+        self.choice = Choice(spec.temperature, spec.top_k, spec.top_p)
+        self.key = spec.prompt.tobytes()
+        self.started = 0
+        self.done: dict[int, SampleSequence] = {}
+        self.prompt_logprobs: np.ndarray | None = None
+        self.topk_prompt: TopK | None = None
+
+    @property
+    def scored(self) -> bool:
+        """Whether the prompt itself is to be scored."""
+        return self.spec.prompt_logprobs or self.spec.topk_prompt_logprobs > 0
+
+    def output(self) -> SampleOutput:
+        """Return the answers, once all are there."""
+        sequences = tuple(self.done[index] for index in range(self.spec.num_samples))
+        return SampleOutput(sequences, self.prompt_logprobs, self.topk_prompt)
+
+
+class Row:
+    """One answer on its way: the sample `index` of a request."""
+
+    def __init__(self, request: Request, index: int) -> None:
+        self.request, self.index = request, index
+        self.stream = stream(request.spec.seed, index)
+        self.tokens: list[int] = []
+        self.logprobs: list[float] = []
+        self.topk: list[tuple[list[int], list[float]]] = []
+
+    def sequence(self, reason: str) -> SampleSequence:
+        """Return the answer as it stands, over for a reason."""
+        topk = None
+        if self.request.spec.topk_sample_logprobs:
+            topk = (
+                np.array([ids for ids, _ in self.topk], np.int32),
+                np.array([values for _, values in self.topk], np.float32),
+            )
+        return SampleSequence(
+            np.array(self.tokens, np.int32), np.array(self.logprobs, np.float32), reason, topk
+        )
