@@ -56,7 +56,7 @@ def test_value_and_gradient_are_those_of_numpy(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, loss in LOSSES.items() if loss.active])
 def test_inactive_positions_have_neither_loss_nor_gradient(name: str) -> None:
-    """Where a loss says that a position is not active, it adds nothing, so that its backward pass may be skipped."""
+    """A position that a loss calls inactive adds nothing, so that its backward pass may be skipped."""
     loss = loss_named(name)
     assert loss.active is not None
     raw = {key: INPUTS[key].copy() for key in loss.needs}

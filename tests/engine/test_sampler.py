@@ -43,7 +43,7 @@ def test_greedy_answers_are_those_of_generate(
     family: str,
     tied: bool,
 ) -> None:
-    """A batch of prompts of mixed length gives, greedily, transformers' own answers and their log-probabilities."""
+    """A batch of prompts of mixed length gives transformers' own greedy answers and log-probabilities."""
     base = load("tiny", oracle(family, tied=tied))
     adapter = stirred(base, LoraSpec(rank=4, seed=1))
     model = peft_model(base, adapter)
@@ -139,7 +139,7 @@ def test_without_a_seed_answers_differ(base: BaseModel, answers: Answers) -> Non
 def test_every_adapter_answers_for_itself(
     base: BaseModel, stirred: Callable[..., Adapter], peft_model: Callable[..., Any], answers: Answers
 ) -> None:
-    """Requests for more adapters than are kept merged run together, and each gets its own adapter's answer."""
+    """More adapters than are kept merged run together, and each request gets its own adapter's answer."""
     adapters = [None, *(stirred(base, LoraSpec(rank=rank, seed=rank)) for rank in (2, 3, 4))]
     sampler = Sampler(base)
     for index, adapter in enumerate(adapters):
@@ -210,7 +210,7 @@ def test_a_full_cache_makes_prompts_wait(
 
 
 def test_stop_tokens(base: BaseModel, answers: Answers) -> None:
-    """An answer ends with the first stop token, which it keeps; the model's own is the default; () disables all."""
+    """An answer ends with the first stop token and keeps it; the model's own by default; () disables all."""
     free = _greedy(base, answers, stop_tokens=())
     third = int(free.tokens[2])
     first = free.tokens.tolist().index(third)
@@ -231,7 +231,7 @@ def _greedy(base: BaseModel, answers: Answers, **more: Any) -> Any:
 
 
 def test_stop_strings(tiny_model: Path, answers: Answers) -> None:
-    """A stop string is found in the decoded text, also across tokens, and the answer ends where it is complete."""
+    """A stop string is found in the decoded text, also across tokens, and the answer ends right there."""
     from tokenizers import Tokenizer
 
     base = load("tiny", tiny_model)
@@ -255,7 +255,7 @@ def test_stop_strings(tiny_model: Path, answers: Answers) -> None:
 
 
 def test_answers_end_with_the_context(base: BaseModel, answers: Answers) -> None:
-    """max_tokens is cut to what the context leaves, and without it that is the limit; a full prompt gets one token."""
+    """max_tokens is cut to what the context leaves, its default; a full prompt still gets one token."""
     sampler = Sampler(base)
     long = RNG.integers(0, 97, 250)
     sampler.add("cut", SampleSpec(long, max_tokens=99, **FREE))
@@ -270,7 +270,7 @@ def test_answers_end_with_the_context(base: BaseModel, answers: Answers) -> None
 def test_top_k_logprobs(
     base: BaseModel, peft_model: Callable[..., Any], trained: Adapter, answers: Answers
 ) -> None:
-    """The likeliest tokens of every prompt position and every sampled one come with their log-probabilities."""
+    """The likeliest tokens of every prompt and sampled position come with their log-probabilities."""
     sampler = Sampler(base)
     spec = SampleSpec(
         PROMPTS[1],
@@ -328,7 +328,7 @@ def test_scoring_many_prompts_needs_no_cache(base: BaseModel, answers: Answers) 
     ],
 )
 def test_draws_follow_the_distribution(choice: Choice, allowed: set[int]) -> None:
-    """Counts of 20,000 draws are within five standard errors of the tempered, cut and renormalised distribution."""
+    """20,000 draws lie within five standard errors of the tempered, cut and renormalised distribution."""
     p = np.array([0.5, 0.3, 0.15, 0.05])
     count = 20_000
     logits = torch.tensor(np.log(p), dtype=torch.float32).expand(count, 4)
@@ -348,6 +348,23 @@ def test_top_p_beyond_the_short_list() -> None:
     tokens, _ = choose(logits, [Choice(1.0, -1, 0.6)] * 400, [stream(1, index) for index in range(400)])
 
     assert 250 < len(set(tokens.tolist())) <= 600
+
+
+class _Last:
+    """A stream whose numbers float32 rounds up to one."""
+
+    @staticmethod
+    def random() -> float:
+        return 1 - 2.0**-53
+
+
+def test_a_draw_at_the_very_end_stays_inside() -> None:
+    """A random number that rounds to one gives the last token that top-k leaves, never one ruled out."""
+    logits = torch.tensor([[3.0, 2.0, 1.0, 0.0]] * 2)
+    streams: Any = [_Last(), _Last()]
+    tokens, _ = choose(logits, [Choice(1.0, 2, 1.0), Choice(1.0, -1, 1.0)], streams)
+
+    assert tokens.tolist() == [1, 3]
 
 
 def test_streams_differ_by_seed_and_sample() -> None:
@@ -425,7 +442,7 @@ def test_a_failing_step_fails_its_requests_alone(
 
 
 def test_cancelled_requests_leave(base: BaseModel, answers: Answers) -> None:
-    """A request cancelled while it waits or runs gives no answer, and its neighbours' answers stay the same."""
+    """A request cancelled while it waits or runs gives no answer; its neighbours' answers stay the same."""
     sampler = Sampler(base)
     spec = SampleSpec(PROMPTS[0], max_tokens=12, seed=3, **FREE)
     sampler.add("alone", spec)

@@ -106,7 +106,7 @@ def test_gradients_with_fewer_layers(
 
 @pytest.fixture
 def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Limits so small that tiny examples take the paths of large ones: several chunks, nothing kept, layers recomputed."""
+    """Limits so small that tiny examples take the paths of large ones: chunks, layers recomputed."""
     monkeypatch.setattr(head, "CHUNK_LOGITS", 1)
     monkeypatch.setattr(head, "KEPT_LOGITS", 1)
     monkeypatch.setattr(decoder, "RECOMPUTE_TOKENS", 1)
@@ -153,7 +153,7 @@ def test_policy_losses_are_those_of_numpy(base: BaseModel, trained: Adapter, fit
 
 
 def test_several_targets_a_position(base: BaseModel, trained: Adapter, fit: Fit) -> None:
-    """Targets `(T, K)` give log-probabilities `(T, K)`, and the gradient of K examples with one target each."""
+    """Targets `(T, K)` give log-probabilities `(T, K)`, and the gradient of K examples of one target."""
     rng = np.random.default_rng(1)
     tokens, targets = rng.integers(0, 97, 12), rng.integers(0, 97, (12, 3))
     weights = rng.random((12, 3)).astype(np.float32)
@@ -319,7 +319,7 @@ def test_sampling_in_between_changes_nothing(base: BaseModel, data: list[Example
 
 
 def test_sampling_may_run_between_micro_batches(base: BaseModel, trained: Adapter) -> None:
-    """A long request pauses after each micro-batch, and another trainer's work in the pause changes nothing."""
+    """A long request pauses after each micro-batch, and another trainer's work then changes nothing."""
     rng = np.random.default_rng(3)
     long = [Example(rng.integers(0, 97, 200), {"target_tokens": rng.integers(0, 97, 200)}) for _ in range(6)]
     calm, busy = Trainer(base, trained.snapshot()), Trainer(base, trained.snapshot())
@@ -336,7 +336,7 @@ def test_sampling_may_run_between_micro_batches(base: BaseModel, trained: Adapte
 
 
 def test_saved_state_continues_bit_for_bit(base: BaseModel, data: list[Example], fit: Fit) -> None:
-    """A trainer restored in the middle, tensors in another order, ends with the same bits as one never stopped."""
+    """A trainer restored half-way, tensors in another order, ends with the bits of one never stopped."""
     whole = _run(base, data, fit, 4, between=lambda _: None)
     half = _run(base, data, fit, 2, between=lambda _: None)
     weights, optimizer = half.state_tensors()

@@ -93,7 +93,7 @@ class Cache:
         return attend
 
     def decoding(self) -> tuple[Tensor, Attend]:
-        """Begin a step that adds one token to every row; return the new tokens' positions and the attention."""
+        """Begin a step of one token for every row; return the new tokens' positions and the attention."""
         count = len(self.lengths)
         device, kv_heads = self._base.device, self._base.shape.kv_heads
         positions = torch.tensor(self.lengths, device=device)

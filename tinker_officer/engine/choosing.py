@@ -1,8 +1,8 @@
 """From logits to a token: temperature, top-k, top-p, and a stream of random numbers per sample.
 
 A sample's stream is Philox keyed by (seed, index of the sample), one number a token, so that no batch-mate
-changes it. Log-probabilities are those of the model itself, before temperature, top-k and top-p: they are what
-`compute_logprobs` and a forward pass say of the same tokens, which the importance ratio of RL needs.
+changes it. Log-probabilities are those of the model itself, before temperature, top-k and top-p: they are
+what `compute_logprobs` and a forward pass say of the same tokens, which the importance ratio of RL needs.
 """
 
 # ruff: noqa: N803 - argument names carry their axes (house rule 5)
@@ -55,18 +55,23 @@ def choose(
         Token ids, int64, and log-probabilities, float32 (not finite where the logits were not), both `(B,)`.
     """
     warm = [row for row, choice in enumerate(choices) if choice.temperature > 0]
-    tokens = logits_B_V.argmax(-1)
-    if warm:
-        part = logits_B_V if len(warm) == len(choices) else logits_B_V[warm]
-        tokens[warm] = _draw(part, [choices[row] for row in warm], [streams[row] for row in warm])
+    if len(warm) == len(choices):
+        tokens = _draw(logits_B_V, list(choices), list(streams))
+    else:
+        tokens = logits_B_V.argmax(-1)
+        if warm:
+            chosen = [choices[row] for row in warm], [streams[row] for row in warm]
+            tokens[warm] = _draw(logits_B_V[warm], *chosen)
     totals = torch.logsumexp(logits_B_V, -1)
     logprobs = logits_B_V.gather(1, tokens[:, None])[:, 0] - totals
     return tokens.cpu().numpy(), logprobs.cpu().numpy()
 
 
 def _draw(logits: Tensor, choices: list[Choice], streams: list[np.random.Generator]) -> Tensor:
-    temperatures = torch.tensor([choice.temperature for choice in choices], device=logits.device)
-    probabilities = torch.softmax(logits / temperatures[:, None], -1)
+    temperatures = [choice.temperature for choice in choices]
+    if any(temperature != 1 for temperature in temperatures):
+        logits = logits / torch.tensor(temperatures, device=logits.device)[:, None]
+    probabilities = torch.softmax(logits, -1)
     for row, choice in enumerate(choices):
         if choice.restricted:
             probabilities[row] = _restricted(probabilities[row], choice)
@@ -75,14 +80,12 @@ def _draw(logits: Tensor, choices: list[Choice], streams: list[np.random.Generat
         [generator.random() for generator in streams], dtype=torch.float32, device=logits.device
     )
     below = draws[:, None] * cumulative[:, -1:]
-    found = torch.searchsorted(cumulative, below, right=True)[:, 0]
-    return torch.minimum(found, _last_possible(probabilities))
-
-
-def _last_possible(probabilities: Tensor) -> Tensor:
-    """Return the last token of each row that can be drawn, for a draw that rounding pushed past the end."""
-    possible = (probabilities > 0).to(torch.uint8)
-    return probabilities.shape[-1] - 1 - possible.flip(-1).argmax(-1)
+    found = torch.searchsorted(cumulative, below, right=True).clamp_(max=logits.shape[-1] - 1)
+    possible = probabilities.gather(1, found) > 0
+    if not bool(possible.all()):  # rounding pushed a draw past the last token that can be drawn
+        for row in torch.nonzero(~possible[:, 0]).flatten().tolist():
+            found[row] = torch.nonzero(probabilities[row]).max()
+    return found[:, 0]
 
 
 def _restricted(probabilities: Tensor, choice: Choice) -> Tensor:

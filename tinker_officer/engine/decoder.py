@@ -117,7 +117,7 @@ class _RmsNorm(torch.autograd.Function):
 
 
 def _norm_backward(dy: Tensor, x: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
-    """Return the gradient of an RMSNorm's input: `scale * (g - x_hat * mean(g * x_hat))` with `g = dy * weight`."""
+    """Return an RMSNorm's input gradient: `scale * (g - x_hat * mean(g * x_hat))`, `g = dy * weight`."""
     unit = x * scale  # float32, since `scale` is
     g = dy * weight if dy.dtype == torch.float32 else dy.float() * weight
     along = (g * unit).mean(-1, keepdim=True)

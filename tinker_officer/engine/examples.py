@@ -115,5 +115,5 @@ def _refuse(what: str, got: str, loss: Loss) -> NoReturn:
         f"{what} does not fit the loss {loss.name!r}",
         got=got,
         need=f"{inputs}{optional}, finite, each as long as model_input",
-        fix=f"Datum(model_input=..., loss_fn_inputs=dict({', '.join(f'{n}=...' for n in inputs.split(', '))}))",
+        fix="Datum(model_input=..., loss_fn_inputs={name: array, ...})",
     )

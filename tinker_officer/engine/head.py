@@ -1,7 +1,7 @@
 """Log-probabilities of target tokens, from hidden states, in chunks that never hold all logits at once.
 
-The output head is the widest layer. So it runs row by chunk of rows; its logits are kept for the backward pass
-only while they are few, and computed again otherwise; rows whose loss has no gradient take no part in it.
+The output head is the widest layer. So it runs a chunk of rows at a time; its logits are kept for the
+backward pass only while they are few, and computed again otherwise; rows without gradient take no part in it.
 """
 
 # ruff: noqa: N803 - argument names carry their axes (house rule 5)
@@ -109,5 +109,5 @@ class _TargetLogprobs(torch.autograd.Function):
 def _logits(hidden: Tensor, weight: Tensor, low: Tensor | None, matrices: tuple[Tensor, ...]) -> Tensor:
     logits = linear(hidden, weight)
     if low is not None:
-        logits.addmm_(low, matrices[1].to(hidden.dtype).t())
+        logits.add_(linear(low, matrices[1].to(hidden.dtype)))
     return logits.float()

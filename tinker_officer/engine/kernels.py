@@ -53,11 +53,18 @@ def linear(x_N_I: Tensor, weight_O_I: Tensor) -> Tensor:
     """
     fits = x_N_I.dtype == torch.float32 and x_N_I.device.type == "cpu" and x_N_I.shape[0] > 0
     if fits and onednn_available():
-        return _onednn(x_N_I, weight_O_I)
+        return _onednn(_plain(x_N_I), _plain(weight_O_I))
     return F.linear(x_N_I, weight_O_I)
 
 
-def prepacked(weight_O_I: Tensor, *, rows: int = 4) -> Product:
+def _plain(matrix: Tensor) -> Tensor:
+    """Return a matrix in a layout that oneDNN is fast on: a transposed slice takes it a thousand times longer."""
+    if matrix.stride(1) == 1 or matrix.t().is_contiguous():
+        return matrix
+    return matrix.contiguous()
+
+
+def prepacked(weight_O_I: Tensor, *, rows: int = 16) -> Product:
     """Return `x -> x @ weight.T` with the weight laid out once for few rows, as decoding needs.
 
     The result keeps its own copy of the weight; the caller may drop `weight_O_I`.

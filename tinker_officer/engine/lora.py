@@ -1,7 +1,7 @@
 """LoRA weights: what they are called, where they lie, how they begin; knows nothing of gradients or batches.
 
-All weights of an adapter lie in one flat float32 buffer, so that an optimizer step, a snapshot and a norm are
-each one operation. Names and shapes on disk are PEFT's. Scaling is `alpha / rank` with alpha 32, as on Tinker.
+All weights of an adapter lie in one flat float32 buffer, so that an optimizer step, a snapshot and a norm
+are each one operation. Names and shapes on disk are PEFT's. Scaling is `alpha / rank`, alpha 32 as on Tinker.
 
 Source:
     Hu et al. 2021, "LoRA", arXiv:2106.09685; PEFT's `LoraLayer.reset_lora_parameters` (A Kaiming-uniform with

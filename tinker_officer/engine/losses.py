@@ -1,7 +1,7 @@
 """The loss functions that Tinker names, as a table; knows nothing of models.
 
-Each is a sum over tokens of a function of that token's log-probability, as Tinker defines them. A new one is a
-function and a line in `LOSSES`.
+Each is a sum over tokens of a function of that token's log-probability, as Tinker defines them. A new one is
+a function and a line in `LOSSES`.
 
 Source:
     Tinker documentation, "Losses" (tinker-docs.thinkingmachines.ai/tinker/losses).

@@ -219,7 +219,7 @@ def _read_config(name: str, folder: Path) -> Any:
             f"the embedded engine does not know the architecture of {name!r}",
             got=", ".join(part for part in refused if part),
             need=f"a dense decoder: {', '.join(SUPPORTED)}, with a SiLU MLP and full attention",
-            fix="choose another base model, or train this one on Tinker: run.start(on=tinker.ServiceClient())",
+            fix="choose another base model, or train on Tinker: run.start(on=tinker.ServiceClient())",
         )
     return config
 

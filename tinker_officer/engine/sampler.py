@@ -1,8 +1,8 @@
 """Sampling requests in, sequences out, many at a time; knows nothing of HTTP, futures or checkpoints.
 
-Continuous batching: each `step` either prefills waiting prompts, packed in one row without padding, or decodes
-one token for every running sequence of one adapter. Short answers leave, new prompts enter. Equal prompts that
-wait together, and the samples of one request, share a prefill.
+Continuous batching: each `step` either prefills waiting prompts, packed in one row without padding, or
+decodes one token for every running sequence of one adapter. Short answers leave, new prompts enter. Equal
+prompts that wait together, and the samples of one request, share a prefill.
 
 Decided, and the source:
     - `max_tokens` is cut to what the context leaves; without it, it is that (stop_reason "length").
@@ -140,7 +140,7 @@ class Sampler:
         return finished
 
     def _next_group(self) -> _Group:
-        """Return whose turn it is: each in turn, but in longer turns when switching means merging weights again."""
+        """Return whose turn it is: each in turn, but longer turns when switching means merging weights."""
         self._turns += 1
         patience = 1 if len(self._groups) <= MERGED_ADAPTERS else PATIENCE
         if self._turns >= patience:

@@ -2,8 +2,8 @@
 
 `forward_backward` is a generator, so that its caller can let somebody sample between two micro-batches. Its
 gradient is kept apart until the whole request has succeeded: a request that fails, or is closed half-way,
-leaves nothing behind. Nothing here reads a global random state or shares a cache, so that training repeats bit
-for bit whatever else is done in between.
+leaves nothing behind. Nothing here reads a global random state or shares a cache, so that training repeats
+bit for bit whatever else is done in between.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Trainer:
     def _pass(
         self, data: list[Example], loss: Loss, settings: Mapping[str, float], scratch: Tensor | None
     ) -> tuple[float, list[np.ndarray]]:
-        """Return the loss of one micro-batch and each example's log-probabilities; add its gradient to scratch."""
+        """Return one micro-batch's loss and log-probabilities; add its gradient to scratch."""
         lengths = tuple(example.tokens.size for example in data)
         pairs = self._leaves(scratch)
         projections = with_lora(self.base, self.adapter, pairs)
@@ -193,8 +193,8 @@ class Trainer:
     def optim_step(self, settings: AdamSettings) -> dict[str, float]:
         """Apply the gradient gathered since the last step, and forget it.
 
-        Without a gradient nothing is done and an error says so: the step that a pipelined client sends behind a
-        forward_backward that failed must not move the weights.
+        Without a gradient nothing is done and an error says so: the step that a pipelined client sends behind
+        a forward_backward that failed must not move the weights.
 
         Returns:
             `grad_norm:mean`, the norm before clipping.
@@ -218,7 +218,7 @@ class Trainer:
         return {} if self._gradient is None else dict(self.adapter.layout.views(self._gradient))
 
     def state_tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return copies of the weights, and of the optimizer: `exp_avg.<name>`, `exp_avg_sq.<name>`, `step`."""
+        """Return copies of the weights, and of `exp_avg.<name>`, `exp_avg_sq.<name>` and `step`."""
         optimizer = {"step": torch.tensor([self._adam.steps], dtype=torch.int64)}
         for kind, flat in (("exp_avg", self._adam.exp_avg), ("exp_avg_sq", self._adam.exp_avg_sq)):
             copy = flat.to("cpu", copy=True)
@@ -262,7 +262,7 @@ class Trainer:
 
 
 def _stacked(data: list[Example]) -> dict[str, np.ndarray]:
-    """Return every input of all examples in one array `(N, K)`, filled up with zeros where one has fewer targets."""
+    """Return each input of all examples as one array `(N, K)`, zeros where an example has fewer targets."""
     wide: dict[str, list[np.ndarray]] = {}
     most = max(example.inputs["target_tokens"][0].size for example in data)
     names = sorted({name for example in data for name in example.inputs})
