@@ -58,7 +58,7 @@ def linear(x_N_I: Tensor, weight_O_I: Tensor) -> Tensor:
 
 
 def _plain(matrix: Tensor) -> Tensor:
-    """Return a matrix in a layout that oneDNN is fast on: a transposed slice takes it a thousand times longer."""
+    """Return a matrix in a layout that oneDNN is fast on: a transposed slice takes it 1,000 times longer."""
     if matrix.stride(1) == 1 or matrix.t().is_contiguous():
         return matrix
     return matrix.contiguous()
