@@ -57,7 +57,7 @@ def types(session: nox.Session) -> None:
     """Check types: mypy strict over the package, pyright strict over what users write."""
     install(session, "tests", "types")
     session.run("mypy")
-    session.run("pyright")
+    session.run("pyright", "--pythonpath", f"{session.bin}/python")
 
 
 @nox.session
