@@ -126,7 +126,7 @@ def test_the_token_is_in_no_repr_and_no_log(
         client = engine.service_client().create_lora_training_client(str(tiny_model), rank=2).result()
         client.save_state("a").result()
         assert len(engine.token) == len("tml-") + 64
-        shown = repr(engine) + engine.explain() + repr(engine._settings) + caplog.text
+        shown = repr(engine) + engine.explain() + engine._repr_html_() + repr(engine._settings) + caplog.text
         shown += Path(f"/proc/{engine._process.pid}/cmdline").read_text()
         shown += "".join(path.read_text(errors="replace") for path in tmp_path.rglob("*") if path.is_file())
     assert engine.token not in shown
@@ -217,6 +217,14 @@ def test_the_server_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     finally:
         os.kill(fork, signal.SIGKILL)
         parent.stdout.close()
+
+
+def test_ctrl_c_is_the_parents(own_engine: LocalEngine) -> None:
+    """The SIGINT that Ctrl-C sends to every process of a terminal leaves the server to its parent."""
+    os.kill(own_engine._process.pid, signal.SIGINT)
+    time.sleep(0.3)
+    assert request(own_engine)[0] == 200
+    assert own_engine._restarts == []
 
 
 def test_the_server_ends_soon_on_sigterm(tmp_path: Path) -> None:

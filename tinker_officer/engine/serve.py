@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 _LAST_STEP_S = 3.0  # how long the step at hand may take when the server ends
 _HOUSEKEEPING_S = 600.0
+_IDLE_S = 3600.0  # the SDK is heard of every 10 s, so a client that is silent this long is gone
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -118,6 +119,8 @@ async def _serve(
         server.should_exit = True
 
     for number in (signal.SIGTERM, signal.SIGINT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            continue  # Ctrl-C is the parent's
         with contextlib.suppress(NotImplementedError):  # Windows
             loop.add_signal_handler(number, stop)
     if until is not None:
@@ -167,6 +170,7 @@ async def _keep_house(state: State) -> None:
     while True:
         await asyncio.sleep(_HOUSEKEEPING_S)
         try:
+            state.finish_idle(_IDLE_S)
             await asyncio.to_thread(state.store.remove_expired)
         except Exception:
             logger.exception("engine.housekeeping_failed")

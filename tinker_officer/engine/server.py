@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import html
 import json
 import logging
 import os
@@ -103,6 +104,9 @@ class LocalEngine:
             f"  checkpoints  {settings.root}\n"
             f"  base models  in {settings.dtype}, computed by {settings.threads} threads"
         )
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(self.explain())}</pre>"
 
     @property
     def base_url(self) -> str:

@@ -72,6 +72,11 @@ class Sessions:
         session.seen = time.monotonic()
         return session
 
+    def idle(self, idle_s: float) -> list[Session]:
+        """Return the sessions that go on, but of which nothing was heard for `idle_s`."""
+        since = time.monotonic() - idle_s
+        return [one for one in self.sessions.values() if not one.finished and one.seen < since]
+
     def model(self, model_id: str) -> Model:
         """Return a model that is in memory.
 

@@ -6,6 +6,7 @@ Everything here belongs to the event loop's thread; tensors are the workshop's, 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -63,14 +64,20 @@ class State:
         for model_id in session.models:
             self.here.models.pop(model_id, None)
             self.futures.forget(model_id)
-            self.compute.submit(
-                Job(model_id, partial(_once, partial(self.workshop.forget, model_id)), _ignored)
-            )
+            self._forget(model_id)
         for sampler_id in session.samplers:
             self.futures.forget(sampler_id)
             weights = self.here.samplers.pop(sampler_id, None)
             if weights is not None and weights.key == sampler_id:
                 self.compute.call(partial(self.workshop.forget_weights, sampler_id))
+
+    def finish_idle(self, idle_s: float) -> int:
+        """End the sessions that nobody was heard of for `idle_s`; return how many there were."""
+        idle = [session.id for session in self.here.idle(idle_s)]
+        for session_id in idle:
+            logger.warning("engine.session_expired: %s", session_id)
+            self.finish_session(session_id)
+        return len(idle)
 
     # -- training
 
@@ -268,16 +275,8 @@ class State:
         Raises:
             OfficerError: there is none, or it cannot be loaded.
         """
-        loop = asyncio.get_running_loop()
-        loaded: asyncio.Future[Any] = loop.create_future()
         folder = await self.locate(base_model)
-        work = partial(_once, partial(self.workshop.base, base_model, folder))
-
-        def done(result: Any) -> None:
-            loop.call_soon_threadsafe(_resolve, loaded, result)
-
-        self.compute.submit(Job("", work, done))
-        await loaded
+        await self._in_compute("", partial(_once, partial(self.workshop.base, base_model, folder)))
 
     # -- private
 
@@ -300,18 +299,36 @@ class State:
             try:
                 _check_rank(lora["rank"])
                 folder = await self.locate(base_model)
+                await self._in_compute(model_id, lambda: work(folder))
                 run = Run(model_id, base_model, lora, now(), session.id, user_metadata)
                 await asyncio.to_thread(self.store.begin_run, run)
+                self.here.session(session.id)  # it may have ended meanwhile
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is this request's answer
+                self._forget(model_id)
+                settle(error)
+            else:
                 self.here.models[model_id] = Model(model_id, session.id, base_model, folder, lora, now())
                 session.models.append(model_id)
-                self.compute.submit(Job(model_id, lambda: work(folder), settle))
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is this request's answer
-                settle(error)
+                settle(None)
 
         task = asyncio.ensure_future(prepare())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return future
+
+    async def _in_compute(self, owner: str, work: Callable[[], Generator[None, None, Any]]) -> Any:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+
+        def done(result: Any) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the engine is stopping
+                loop.call_soon_threadsafe(_resolve, future, result)
+
+        self.compute.submit(Job(owner, work, done))
+        return await future
+
+    def _forget(self, model_id: str) -> None:
+        self.compute.submit(Job(model_id, partial(_once, partial(self.workshop.forget, model_id)), _ignored))
 
     def _queue(
         self,
@@ -334,10 +351,8 @@ class State:
                 reply = failure(result) if isinstance(result, Exception) else encode(result)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is this request's answer
                 reply = failure(error)
-            try:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the engine is stopping
                 loop.call_soon_threadsafe(self.futures.finish, future, reply)
-            except RuntimeError:
-                logger.debug("engine.answer_dropped")  # the loop is closed: the engine is stopping
 
         return settle
 
@@ -365,6 +380,8 @@ def _check_rank(rank: int) -> None:
 
 
 def _resolve(future: asyncio.Future[Any], result: Any) -> None:
+    if future.done():
+        return
     if isinstance(result, Exception):
         future.set_exception(result)
     else:

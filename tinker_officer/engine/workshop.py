@@ -233,7 +233,11 @@ class Workshop:
         import torch
 
         torch.set_num_threads(threads)
-        from tinker_officer.engine import trainer  # noqa: F401 - brings what else takes time
+        from transformers import AutoConfig
+
+        from tinker_officer.engine import sampler, trainer  # noqa: F401 - to have it behind us
+
+        AutoConfig.for_model("llama")  # what reading a model's configuration will import
 
     def base(self, name: str, folder: Path) -> BaseModel:
         """Return a base model, read from disk the first time."""
