@@ -20,7 +20,7 @@ import tinker
 from tinker_officer import Conversations, Run
 from tinker_officer.data.measure import renderer_identity
 from tinker_officer.data.render import renderer_for, to_datum
-from tinker_officer.train import live  # noqa: F401 - imported for the children
+from tinker_officer.train import live as _live  # noqa: F401 - imported for the children
 
 
 def train(order: dict[str, Any]) -> None:
@@ -62,7 +62,8 @@ def main() -> None:
                 Path(order["folder"] + ".failed").write_text(traceback.format_exc())
                 os._exit(1)
             os._exit(0)
-        print(pid, flush=True)
+        sys.stdout.write(f"{pid}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ class LiveRun:
                 "the plan has no data, so there is nothing to train on",
                 got=repr(run.plan),
                 need="a plan that was made from Conversations, or given them again",
-                fix="Run.from_json(text, data=train), or Run(LoRAPlan.for_(base_model).sft(train), name='mine')",
+                fix="Run.from_json(text, data=train), or LoRAPlan.for_(base_model).sft(train)",
             )
         check_metrics(run)
         folder = RunFolder(at)

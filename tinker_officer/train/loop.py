@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from tinker_officer.train.run import Run
 
 logger = logging.getLogger(__name__)
+_SHOWN = 8  # rows of a batch that a message names
+_RECENT = 20  # steps that the shown speed is averaged over
 
 
 @attrs.frozen
@@ -168,6 +170,7 @@ class Loop:
     def _steps_to_the_end(self, bar: Progress) -> str:
         self._evaluate({})
         pending: deque[_Submitted] = deque()
+        recent: deque[tuple[int, float]] = deque(maxlen=_RECENT)
         submitted = horizon = self.step
         while True:
             if not pending:
@@ -183,8 +186,10 @@ class Loop:
                 if not pending and self.step == horizon and not self._stopping():
                     metrics = self._evaluate(metrics)
                 self.publish(Step(self.step, metrics))
-                speed = metrics.get("time/tokens_per_s", 0.0)
-                bar.advance(note=f"nll {metrics['train/mean_nll']:.3f}, {speed:,.0f} tokens/s")
+                recent.append((metrics["train/total_tokens"], metrics["time/step_s"]))
+                tokens, seconds = map(sum, zip(*recent, strict=True))
+                speed = f"{tokens / seconds:,.0f} tokens/s" if seconds else ""
+                bar.advance(note=f"nll {metrics['train/mean_nll']:.3f}, {speed}")
 
     def _stopping(self) -> bool:
         return self.cancelled.is_set() or self.aborted.is_set()
@@ -232,8 +237,14 @@ class Loop:
 
     def _take(self, submitted: _Submitted) -> dict[str, Any]:
         """Wait for a step, check it, and write it down."""
+        import tinker
+
         batch, step = submitted.batch, submitted.batch.step
-        output = self._wait(submitted.forward_backward, "forward_backward", step=step)
+        try:
+            output = self._wait(submitted.forward_backward, "forward_backward", step=step)
+        except tinker.RequestFailedError as error:  # the server refuses the batch, or its loss is not finite
+            error.add_note(f"the batch of step {step} is {self._keep(batch)}")
+            raise
         metrics: dict[str, Any] = self.run.objective.measure(batch, output)
         self._check(metrics, batch)
         reply = self._wait(submitted.optim_step, "optim_step", step=step)
@@ -335,10 +346,6 @@ class Loop:
         broken = guards.not_finite(metrics)
         if not broken:
             return
-        path = self.folder.path / f"not-finite-at-step-{batch.step:06d}.json"
-        data = self._batches.source.data
-        rows = [{"row": row, "where": data[row].where, "messages": data[row].messages} for row in batch.rows]
-        write_atomic(path, json.dumps(rows, ensure_ascii=False, indent=2) + "\n")
         saved = self._log.all()
         good = f"the checkpoint of step {saved[-1].step} is good" if saved else "nothing was saved before it"
         raise RunError(
@@ -346,14 +353,22 @@ class Loop:
             got="\n".join(
                 [
                     *(f"{name} = {metrics[name]}" for name in broken),
-                    f"rows {', '.join(batch.where[:4])}{', ...' if len(batch.where) > 4 else ''}",  # noqa: PLR2004
-                    f"their text is in {path.name}",
+                    self._keep(batch),
                 ]
             ),
             need="finite numbers: a smaller learning rate, clipped gradients, or other rows",
             fix="run = Run(plan.pin(learning_rate=1e-4), name='calmer').optimizer(grad_clip_norm=1.0)\n"
             "run.start(on=engine, at='runs/calmer')",
         )
+
+    def _keep(self, batch: Batch) -> str:
+        """Write the rows of a batch that stopped the run beside the log; return what they are."""
+        data = self._batches.source.data
+        rows = [{"row": row, "where": data[row].where, "messages": data[row].messages} for row in batch.rows]
+        path = self.folder.path / f"stopped-at-step-{batch.step:06d}.json"
+        write_atomic(path, json.dumps(rows, ensure_ascii=False, indent=2) + "\n")
+        shown = ", ".join(batch.where[:_SHOWN]) + (", ..." if len(batch.where) > _SHOWN else "")
+        return f"rows {shown} (text in {path.name})"
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
