@@ -19,6 +19,7 @@ from tinker_officer import (
     TokenCounts,
     graders,
 )
+from tinker_officer.registry.values import Move
 
 
 def numbers_of_a_plan_are_plain_numbers() -> None:
@@ -50,4 +51,4 @@ def the_script(engine: LocalEngine | tinker.ServiceClient | str) -> None:
         card = assert_type(suite.evaluate(result.best, on=engine), Scorecard)
         version = registry.register(result, card)
         move = registry.promote(version, to="production", gate=Gate.not_worse(margin=0.02), actor="ci")
-        print(move)
+        _ = assert_type(move, Move)
