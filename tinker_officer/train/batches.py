@@ -6,12 +6,17 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
+import numpy as np
 
 from tinker_officer.train.objectives import Batch, Objective, Source, content_digest
 from tinker_officer.train.order import Order
+
+
+if TYPE_CHECKING:
+    from tinker_officer.train.run import Run
 
 
 @attrs.define
@@ -24,6 +29,34 @@ class Batches:
     ahead: int
     _pool: ThreadPoolExecutor = attrs.field(init=False, factory=lambda: ThreadPoolExecutor(1, "render"))
     _ready: deque[tuple[int, Future[Batch]]] = attrs.field(init=False, factory=deque)
+
+    @classmethod
+    def of(cls, run: Run, renderer_name: str, *, progress: bool | None) -> Self:
+        """Return the batches of `run`.
+
+        Rows that are dropped, or have no trained token, are left out before the order is made.
+
+        Raises:
+            RunError: the plan has no data, or no row is left.
+        """
+        from tinker_officer.data.measure import measure_rows
+        from tinker_officer.data.render import renderer_for
+
+        plan = run.plan
+        counted = measure_rows(
+            run.data,
+            plan.base_model,
+            max_length=plan.max_length,
+            train_on=plan.train_on,
+            too_long=plan.too_long,
+            renderer_name=renderer_name,
+            progress=progress,
+        )
+        renderer = renderer_for(plan.base_model, renderer_name)
+        source = Source(run.data, renderer, counted.max_length, plan.train_on, plan.too_long)
+        rows = np.flatnonzero(counted.used).astype(np.int64)
+        order = Order(rows, batch_size=plan.batch_size, epochs=plan.epochs, seed=run.order_seed)
+        return cls(run.objective, source, order, ahead=run.submission.depth + 2)
 
     @contextmanager
     def rendering(self) -> Iterator[Batches]:

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Self
 import attrs
 
 from tinker_officer._service import On, connect
-from tinker_officer.errors import RunError
 from tinker_officer.train.evaluating import check_metrics
 from tinker_officer.train.folder import RunFolder
 from tinker_officer.train.loop import Loop, Step
@@ -41,9 +40,7 @@ def _spec(run: Run) -> dict[str, Any]:
     from tinker_officer.data.measure import renderer_identity
     from tinker_officer.data.render import default_renderer_name
 
-    data = run.plan.data
-    if data is None:
-        raise AssertionError("started without data")
+    data = run.data
     order = hashlib.sha256(data.content_digests.tobytes()).hexdigest()
     name = run.plan.renderer_name or default_renderer_name(run.plan.base_model)
     summary = {**data.summary(), "source": Path(data.source).name}
@@ -83,18 +80,12 @@ class LiveRun:
     @classmethod
     def start(cls, run: Run, *, on: On, at: Path, progress: bool | None) -> Self:
         """Return the run as it goes; `Run.start` says what happens."""
-        if run.plan.data is None:
-            raise RunError(
-                "the plan has no data, so there is nothing to train on",
-                got=repr(run.plan),
-                need="a plan that was made from Conversations, or given them again",
-                fix="Run.from_json(text, data=train), or LoRAPlan.for_(base_model).sft(train)",
-            )
+        spec = _spec(run)
         check_metrics(run)
         folder = RunFolder(at)
         with ExitStack() as held:
             held.enter_context(folder.owned())
-            folder.claim(_spec(run), ignoring="run.pipeline")
+            folder.claim(spec, ignoring="run.pipeline")
             live = cls(run, folder)
             if folder.read_result() is not None:
                 logger.info("run.is_done", extra={"officer.run": run.name})

@@ -20,7 +20,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import attrs
-import numpy as np
 
 from tinker_officer._files import write_atomic
 from tinker_officer._progress import Progress
@@ -30,8 +29,7 @@ from tinker_officer.train.batches import Batches
 from tinker_officer.train.checkpoints import Checkpoint, CheckpointLog, Saved
 from tinker_officer.train.evaluating import Inline
 from tinker_officer.train.folder import RunFolder
-from tinker_officer.train.objectives import Batch, Source
-from tinker_officer.train.order import Order
+from tinker_officer.train.objectives import Batch
 from tinker_officer.train.session import Session, open_session
 from tinker_officer.train.waiting import Waiter
 
@@ -117,11 +115,15 @@ class Loop:
             RunError: a number is not finite, nothing is left to train on, or the folder cannot be written.
             Exception: whatever the SDK raised, with a note.
         """
+        from tinker_officer.data.render import default_renderer_name
+
         run = self.run
         self._log = CheckpointLog(self.folder.checkpoints)
         self._wait = Waiter(run.submission.stall_warning_s, self.aborted)
         self._inline = Inline(run, self.folder, self.service)
-        with self._prepare().rendering() as self._batches, self._writing():
+        self._renderer_name = run.plan.renderer_name or default_renderer_name(run.plan.base_model)
+        batches = Batches.of(run, self._renderer_name, progress=self.progress)
+        with batches.rendering() as self._batches, self._writing():
             self._session = open_session(
                 run,
                 self.folder,
@@ -142,30 +144,6 @@ class Loop:
     @property
     def _steps(self) -> int:
         return self._batches.order.steps
-
-    def _prepare(self) -> Batches:
-        from tinker_officer.data.measure import measure_rows
-        from tinker_officer.data.render import default_renderer_name, renderer_for
-
-        run, plan = self.run, self.run.plan
-        if plan.data is None:
-            raise AssertionError("started without data")
-        # Rows that are dropped, or have no trained token, are left out before the order is made.
-        counted = measure_rows(
-            plan.data,
-            plan.base_model,
-            max_length=plan.max_length,
-            train_on=plan.train_on,
-            too_long=plan.too_long,
-            renderer_name=plan.renderer_name,
-            progress=self.progress,
-        )
-        rows = np.flatnonzero(counted.used).astype(np.int64)
-        self._renderer_name = plan.renderer_name or default_renderer_name(plan.base_model)
-        renderer = renderer_for(plan.base_model, self._renderer_name)
-        source = Source(plan.data, renderer, counted.max_length, plan.train_on, plan.too_long)
-        order = Order(rows, batch_size=plan.batch_size, epochs=plan.epochs, seed=run.order_seed)
-        return Batches(run.objective, source, order, ahead=run.submission.depth + 2)
 
     def _steps_to_the_end(self, bar: Progress) -> str:
         self._evaluate({})

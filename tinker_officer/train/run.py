@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tinker_officer._service import On
     from tinker_officer.data.conversations import Conversations
     from tinker_officer.plan.plan import LoRAPlan
+    from tinker_officer.train.estimate import Estimate
     from tinker_officer.train.live import LiveRun
 
 _KIND = "tinker_officer.Run"
@@ -202,6 +203,22 @@ class Run:
         return attrs.evolve(self, data_seed=seed)
 
     @property
+    def data(self) -> Conversations:
+        """What is trained on.
+
+        Raises:
+            RunError: the plan was made from counts alone, or read back without its data.
+        """
+        if self.plan.data is None:
+            raise RunError(
+                "the plan has no data, so there is nothing to train on",
+                got=repr(self.plan),
+                need="a plan that was made from Conversations, or given them again",
+                fix="Run.from_json(text, data=train), or LoRAPlan.for_(base_model).sft(train)",
+            )
+        return self.plan.data
+
+    @property
     def order_seed(self) -> int:
         """What the data order follows from."""
         return self.plan.seed if self.data_seed is None else self.data_seed
@@ -210,6 +227,17 @@ class Run:
     def best_metric(self) -> str | None:
         """The metric that chooses the best checkpoint, if one was named."""
         return self.saving.best or (self.early_stop.on if self.early_stop else None)
+
+    def estimate(self, *, on: On) -> Estimate:
+        """Return how long the training will take on this service: one batch is timed, nothing is kept.
+
+        Raises:
+            RunError: the plan has no data.
+            EngineError: `on` is not a Tinker service.
+        """
+        from tinker_officer.train.estimate import estimate
+
+        return estimate(self, on=on)
 
     def start(self, on: On, at: str | Path, *, progress: bool | None = None) -> LiveRun:
         """Train; in a folder that has begun, go on from its last checkpoint; in one that is done, do nothing.
