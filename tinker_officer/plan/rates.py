@@ -1,31 +1,61 @@
 """Learning rates: which rule answers for which model, how far off it may be, and who says so.
 
-The first rule that knows the model answers: the rule calibrated on the cookbook's sweep, then `get_lr`,
-then `get_lr`'s formula for a model of the same architecture under another name, then a fallback.
+The first that knows the model answers: its pilot, then a calibrated rule (the user's, then the one that
+comes with this package), then `get_lr`, then the rule of the nearest architecture, then the pooled one.
 
-Not known here: learning rates of anything but supervised fine-tuning with AdamW. The sweep is one
-dataset (Tulu 3), one batch size (128) and one length (780 steps).
+    rule = rates.fit(Trial.from_run(version) for version in registry.versions("tickets"))
+    plan = plan.calibrated(rule)
+
+Not known here: learning rates of anything but supervised fine-tuning with AdamW. The sweep behind the
+rule that comes with the package is one dataset (Tulu 3), one batch size (128) and one length (780 steps).
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING
 
 import attrs
 
 from tinker_officer._text import significant
 from tinker_officer.plan import cookbook
+from tinker_officer.plan.calibration import REFERENCE_RANK, CalibratedRule, fit
 from tinker_officer.plan.capacity import ModelShape
 from tinker_officer.plan.sourced import Sourced
+from tinker_officer.plan.trials import Trial, family_like, family_of
 
+
+if TYPE_CHECKING:
+    from tinker_officer.plan.pilot_fit import PilotFit
+
+__all__ = [
+    "FEW_STEPS",
+    "FEW_STEPS_FACTOR",
+    "HIGHEST",
+    "CalibratedRule",
+    "Rule",
+    "Trial",
+    "choose",
+    "fit",
+    "learning_rate",
+    "power_law",
+    "rule_for",
+    "shipped",
+]
 
 HIGHEST = 1e-3  # most divergence in the sweep is at 3e-3
 FEW_STEPS = 100
 FEW_STEPS_FACTOR = 1.5  # LoRA Without Regret: about 15x full fine-tuning below 100 steps, 9.8x above
-_SWEEP = "tinker-cookbook, recipes/chat_sl/results/sft_sweep.md"
-_NARROW, _WIDE = 1.6, 2.5
-_SWEPT_HIDDEN = (2048, 8192)
+_WIDE = 2.5
+# Members of a tried family that were not tried themselves, or not at rates that tell.
+_UNTRIED = (
+    (re.compile(r"Qwen3\.8-"), "Qwen3.8 was not swept; its 27B has Qwen3.6-27B's architecture"),
+    (re.compile(r"gpt-oss"), "gpt-oss-20b was swept at 4e-5 and 1e-4 only, and did better at 1e-4"),
+)
 
 
 @attrs.frozen
@@ -38,6 +68,7 @@ class Rule:
         spread: the interval is the rate divided and multiplied by this.
         doubts: what the rule does not cover.
         pilot: whether a short sweep is wise before a long run.
+        ranks: the lowest and highest rank that the rule was measured at, where known.
     """
 
     source: str
@@ -45,68 +76,68 @@ class Rule:
     spread: float
     doubts: tuple[str, ...] = ()
     pilot: bool = False
+    ranks: tuple[int, int] | None = None
 
 
 def power_law(coefficient: float, exponent: float) -> Callable[[int], float]:
     """Return the rule `coefficient x (rank / 32)^exponent`."""
-    return lambda rank: float(coefficient * (rank / 32) ** exponent)
+    return lambda rank: float(coefficient * (rank / REFERENCE_RANK) ** exponent)
 
 
-def _swept_qwen(pattern_matched: str) -> Rule:
-    unswept = pattern_matched.endswith("8")
-    return Rule(
-        source=f"3.2e-4 x (r/32)^0.20, fitted to 7 Qwen3.5 and Qwen3.6 models in {_SWEEP}",
-        rate=power_law(3.2e-4, 0.20),
-        spread=_WIDE if unswept else _NARROW,
-        doubts=("Qwen3.8 was not swept; its 27B has Qwen3.6-27B's architecture",) if unswept else (),
-        pilot=unswept,
-    )
+@cache
+def shipped() -> CalibratedRule:
+    """Return the rule that comes with the package, made from the cookbook's sweep by bench/calibration.py."""
+    text = resources.files("tinker_officer.plan").joinpath("calibrated.json").read_text("utf-8")
+    return CalibratedRule.from_dict(json.loads(text))
 
 
-def _swept_others(_match: str) -> Rule:
-    return Rule(
-        source=f"4e-4 x (r/32)^0.22, fitted to the models that get_lr refuses in {_SWEEP}",
-        rate=power_law(4e-4, 0.22),
-        spread=_NARROW,
-        doubts=("swept at ranks 1 to 4 on most of these models",),
-    )
+def rule_for(base_model: str, shape: ModelShape, *, calibration: CalibratedRule | None = None) -> Rule:
+    """Return the first rule that knows `base_model`.
 
-
-def _swept_at_an_edge(_match: str) -> Rule:
-    return Rule(
-        source=f"4e-4 x (r/32)^0.22, the rule for models that get_lr refuses in {_SWEEP}",
-        rate=power_law(4e-4, 0.22),
-        spread=_WIDE,
-        doubts=("gpt-oss-20b itself did best at the lowest rate that the sweep tried, 1e-4",),
-        pilot=True,
-    )
-
-
-_CALIBRATED: tuple[tuple[re.Pattern[str], Callable[[str], Rule]], ...] = (
-    (re.compile(r"Qwen3\.[568](?=-)"), _swept_qwen),
-    (re.compile(r"gpt-oss"), _swept_at_an_edge),
-    (re.compile(r"DeepSeek-V3\.1|Kimi-K2|Nemotron-3-"), _swept_others),
-)
-
-
-def rule_for(base_model: str, shape: ModelShape) -> Rule:
-    """Return the first rule that knows `base_model`."""
+    Args:
+        base_model: its name.
+        shape: its LoRA parameters, and whether its name says what it is.
+        calibration: the user's own rule, asked before the one that comes with the package.
+    """
+    if calibration is not None:
+        own = calibration.family(base_model) or calibration.family(family_of(base_model))
+        if own is not None:
+            return _calibrated(calibration, own.name)
     if shape.published:  # the name of a folder says nothing
-        for pattern, make in _CALIBRATED:
-            if match := pattern.search(base_model):
-                return make(match.group())
+        doubt = next((text for pattern, text in _UNTRIED if pattern.search(base_model)), None)
+        family = family_of(base_model)
+        if family is not None and doubt is not None:
+            return _calibrated(shipped(), family, doubt)
+        if shipped().family(family) is not None:
+            return _calibrated(shipped(), family)
         answer = cookbook.get_lr(base_model, shape.hidden_size)
         if answer is not None:
             return _answered(answer)
-    family = {"llama": "llama", "mistral": "llama", "qwen2": "qwen", "qwen3": "qwen"}.get(shape.architecture)
-    if family is not None and shape.hidden_size is not None:
-        return _borrowed(family, shape)
+    relative = family_like(shape.architecture)
+    if shipped().family(relative) is not None:
+        return _calibrated(
+            shipped(), relative, f"{shape.architecture} architecture, but not one of the swept models"
+        )
+    return _calibrated(shipped(), None, "no sweep, and no formula of the cookbook, covers this model")
+
+
+def _calibrated(calibration: CalibratedRule, family: str | None, doubt: str | None = None) -> Rule:
+    """Return a calibrated rule as it stands for one family; with a doubt, as for one that was not tried."""
+    known = calibration.family(family)
+    coefficient = known.coefficient if known else calibration.pooled
+    if known is not None:
+        models = "1 model" if known.models == 1 else f"{known.models} models"
+        measured = f"fitted to {models} of {known.name}"
+    else:
+        measured = "fallback: the mean of the families"
+    written = f"{coefficient:.1e}".replace("e-0", "e-")
     return Rule(
-        source="fallback: 4e-4 x (r/32)^0.22",
-        rate=power_law(4e-4, 0.22),
-        spread=_WIDE,
-        doubts=("no sweep, and no formula of the cookbook, covers this model",),
-        pilot=True,
+        source=f"{written} x (r/32)^{calibration.exponent:.2f}, {measured} in {calibration.source}",
+        rate=power_law(coefficient, calibration.exponent),
+        spread=calibration.spread_unknown if doubt else calibration.spread,
+        doubts=(doubt,) if doubt else (),
+        pilot=doubt is not None,
+        ranks=known.ranks if known else None,
     )
 
 
@@ -115,31 +146,27 @@ def _answered(answer: float) -> Rule:
         source=f"{cookbook.version()}, get_lr",
         rate=lambda _rank: answer,
         spread=_WIDE,
-        doubts=("one rate for every rank; in the sweep the best rate grows as rank^0.2",),
+        doubts=("one rate for every rank; in the sweep the best rate grows with the rank",),
     )
 
 
-def _borrowed(family: str, shape: ModelShape) -> Rule:
-    """Return `get_lr`'s formula for a model of the architecture but not the name that it looks for.
+def choose(rule: Rule, pilot: PilotFit | None, *, rank: int, steps: int) -> Sourced[float]:
+    """Return the learning rate: the pilot's where it settled one, else the rule's.
 
-    The width is held inside the swept ones: the formula's exponent would give a 135M Llama 1.3e-3.
+    Args:
+        rule: what answers without a pilot.
+        pilot: what a pilot found, if there was one.
+        rank: the plan's rank; a pilot at another one is moved by the rank exponent of the calibration.
+        steps: the plan's steps.
     """
-    assert shape.hidden_size is not None  # noqa: S101 - the caller checked; this tells the type checker
-    low, high = _SWEPT_HIDDEN
-    width = min(max(shape.hidden_size, low), high)
-    rate = cookbook.family_lr(family, width)
-    doubts = [f"{shape.architecture} architecture, but not one of the swept models"]
-    if width != shape.hidden_size:
-        doubts.append(
-            f"width {shape.hidden_size:,} is outside the swept {low:,} to {high:,}; {width:,} was used"
+    if pilot is None:
+        return learning_rate(rule, rank, steps)
+    if pilot.refused is not None:
+        answer = learning_rate(rule, rank, steps)
+        return attrs.evolve(
+            answer, doubts=(*answer.doubts, f"a pilot was run and settles nothing: {pilot.refused}")
         )
-    return Rule(
-        source=f"{cookbook.version()}, get_lr's {family.capitalize()} formula at width {width:,}",
-        rate=lambda _rank: rate,
-        spread=_WIDE,
-        doubts=tuple(doubts),
-        pilot=True,
-    )
+    return pilot.sourced(rank, exponent=shipped().exponent)
 
 
 def learning_rate(rule: Rule, rank: int, steps: int) -> Sourced[float]:
@@ -152,6 +179,8 @@ def learning_rate(rule: Rule, rank: int, steps: int) -> Sourced[float]:
     top = min(exact * rule.spread, HIGHEST) * (FEW_STEPS_FACTOR if steps < FEW_STEPS else 1.0)
     interval = (significant(min(exact, HIGHEST) / rule.spread), significant(top))
     doubts = rule.doubts
+    if rule.ranks is not None and not rule.ranks[0] <= rank <= rule.ranks[1]:
+        doubts = (*doubts, f"measured at ranks {rule.ranks[0]} to {rule.ranks[1]}, and extended to {rank}")
     if exact > HIGHEST:
         doubts = (*doubts, f"the rule says {exact:.1e}; held at 1e-3, above which the sweep diverges")
     return Sourced(value, rule.source, interval=interval, doubts=doubts)
