@@ -38,6 +38,9 @@ def beside() -> Beside:
 def compute(beside: Beside) -> Iterator[Compute]:
     thread = Compute(beside, lambda: None)
     thread.start()
+    prepared = threading.Event()
+    thread.call(prepared.set)
+    assert prepared.wait(5.0)
     yield thread
     assert thread.stop(5.0)
 
@@ -173,8 +176,19 @@ def test_stopping_waits_for_the_step_at_hand_only() -> None:
     compute = Compute(Beside(), lambda: None)
     compute.start()
     log = Log(compute)
+    log.job("model", "first")
+    log.wait()
     log.job("model", "slow", parts=100, part_s=0.3)
     time.sleep(0.1)
     assert not compute.stop(0.01)
     assert compute.stop(5.0)
-    assert len(log.lines) <= 2
+    assert len(log.lines) <= 3
+
+
+def test_preparing_is_not_waited_for() -> None:
+    """A thread that is still importing does not hold up the end of the process."""
+    compute = Compute(Beside(), lambda: time.sleep(1.0))
+    compute.start()
+    started = time.monotonic()
+    assert not compute.stop(5.0)
+    assert time.monotonic() - started < 0.5

@@ -59,7 +59,7 @@ class Compute:
         self._turns: deque[str] = deque()
         self._running: tuple[Job, Generator[None, None, Any]] | None = None
         self._owed_s = 0.0
-        self._closing = False
+        self._closing = self._prepared = False
         self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
 
     def start(self) -> None:
@@ -67,9 +67,12 @@ class Compute:
         self._thread.start()
 
     def stop(self, timeout_s: float) -> bool:
-        """Stop after the step at hand; return whether the thread ended in time."""
+        """Stop after the step at hand; return whether the thread ended in time.
+
+        A thread that is still being prepared is not waited for: there is no step at hand.
+        """
         self._inbox.put(None)
-        if self._thread.is_alive():
+        if self._thread.is_alive() and self._prepared:
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -88,8 +91,10 @@ class Compute:
             self._prepare()
         except Exception as error:
             logger.exception("engine.not_prepared")
+            self._prepared = True
             self._refuse_all(error)
             return
+        self._prepared = True
         background = self._background
         while not self._closing:
             idle = self._running is None and not self._turns and not background.busy

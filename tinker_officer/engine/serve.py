@@ -64,6 +64,8 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT, or until `until` returns.
 
+    The process must end soon after this returns: the compute thread may still be in a long step.
+
     Args:
         settings: what to serve, and where.
         ready: called with the port when requests are taken (and `settings.model` is loaded).
@@ -89,11 +91,8 @@ def serve(
             asyncio.run(_serve(state, settings, listening, ready, until))
         finally:
             state.close()
-            ended = compute.stop(_LAST_STEP_S)
+            compute.stop(_LAST_STEP_S)  # a longer step ends with the process: nothing on disk depends on it
             store.close()
-            if not ended:  # in the middle of a long step: nothing on disk depends on it
-                logging.shutdown()
-                os._exit(0)
 
 
 async def _serve(
@@ -117,6 +116,9 @@ async def _serve(
     def stop() -> None:
         state.futures.close()
         server.should_exit = True
+        last = threading.Timer(2 * _LAST_STEP_S, os._exit, (1,))  # if something does not let it end
+        last.daemon = True
+        last.start()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         if signal.getsignal(number) == signal.SIG_IGN:
@@ -160,8 +162,6 @@ def _watch(until: Callable[[], None], loop: asyncio.AbstractEventLoop, stop: Cal
         until()
         with contextlib.suppress(RuntimeError):  # the loop is closed: it ends already
             loop.call_soon_threadsafe(stop)
-        threading.Event().wait(2 * _LAST_STEP_S)
-        os._exit(1)  # it did not end by itself
 
     threading.Thread(target=watch, name="until", daemon=True).start()
 
