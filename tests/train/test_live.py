@@ -213,7 +213,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_does(
         _, errors = process.communicate(timeout=60)
     assert process.returncode not in {0, None}
     assert "KeyboardInterrupt" in errors
-    assert f"run.start(on=..., at='{tmp_path / 'run'}') goes on from its last checkpoint" in errors
+    assert f"run.start(on=..., at='{tmp_path / 'run'}') goes on from the last checkpoint" in errors
     stopped = RunResult.open(tmp_path / "run")
     assert stopped.last.step == stopped.steps < 24
     resumed = run.run(on=engine, at=tmp_path / "run", progress=False)

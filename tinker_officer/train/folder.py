@@ -36,6 +36,21 @@ class RunFolder:
     """The files of one run under `path`."""
 
     path: Path = attrs.field(converter=Path)
+    metrics: Journal = attrs.field(init=False, repr=False, eq=False)
+    ledger: Journal = attrs.field(init=False, repr=False, eq=False)
+    checkpoints: Journal = attrs.field(init=False, repr=False, eq=False)
+
+    @metrics.default
+    def _metrics(self) -> Journal:
+        return Journal(self.path / "metrics.jsonl")
+
+    @ledger.default
+    def _ledger(self) -> Journal:
+        return Journal(self.path / "ledger.jsonl")
+
+    @checkpoints.default
+    def _checkpoints(self) -> Journal:
+        return Journal(self.path / "checkpoints.jsonl")
 
     @property
     def spec_path(self) -> Path:
@@ -46,21 +61,6 @@ class RunFolder:
     def result_path(self) -> Path:
         """What came of it; there only once the run is over."""
         return self.path / "result.json"
-
-    @property
-    def metrics(self) -> Journal:
-        """One record a step, and one an evaluation."""
-        return Journal(self.path / "metrics.jsonl")
-
-    @property
-    def ledger(self) -> Journal:
-        """Which rows were applied at which step."""
-        return Journal(self.path / "ledger.jsonl")
-
-    @property
-    def checkpoints(self) -> Journal:
-        """What was saved where."""
-        return Journal(self.path / "checkpoints.jsonl")
 
     def card_path(self, step: int) -> Path:
         """Return where the scorecard of the evaluation after `step` lies."""

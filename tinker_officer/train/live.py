@@ -20,6 +20,7 @@ import attrs
 
 from tinker_officer._service import On, connect
 from tinker_officer.train.evaluating import check_metrics
+from tinker_officer.train.failing import resume_line
 from tinker_officer.train.folder import RunFolder
 from tinker_officer.train.loop import Loop, Step
 from tinker_officer.train.result import RunResult
@@ -287,13 +288,10 @@ class LiveRun:
                 self.cancel()
             except KeyboardInterrupt:
                 self._aborted.set()
-                error.add_note(f"run {self.run.name!r} was aborted; {self._resume_line()}")
+                error.add_note(f"run {self.run.name!r} was aborted; {resume_line(self.folder)}")
                 return
         if not hasattr(error, "__notes__"):
-            error.add_note(f"run {self.run.name!r} stopped; {self._resume_line()}")
-
-    def _resume_line(self) -> str:
-        return f"run.start(on=..., at={str(self.folder.path)!r}) goes on from its last checkpoint"
+            error.add_note(f"run {self.run.name!r} stopped; {resume_line(self.folder)}")
 
     def __repr__(self) -> str:
         state = "ended" if self._over else "running"

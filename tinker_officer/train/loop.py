@@ -23,13 +23,13 @@ import attrs
 
 from tinker_officer._files import write_atomic
 from tinker_officer._progress import Progress
-from tinker_officer.errors import RunError
-from tinker_officer.train import guards
+from tinker_officer.train import failing
 from tinker_officer.train.batches import Batches
 from tinker_officer.train.checkpoints import Checkpoint, CheckpointLog, Saved
 from tinker_officer.train.evaluating import Inline
 from tinker_officer.train.folder import RunFolder
 from tinker_officer.train.objectives import Batch
+from tinker_officer.train.saving import Pending, Saver
 from tinker_officer.train.session import Session, open_session
 from tinker_officer.train.waiting import Waiter
 
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from tinker_officer.train.run import Run
 
 logger = logging.getLogger(__name__)
-_SHOWN = 8  # rows of a batch that a message names
 _RECENT = 20  # steps that the shown speed is averaged over
 
 
@@ -58,16 +57,6 @@ class Step:
 
 
 @attrs.frozen
-class _Save:
-    """A checkpoint on its way."""
-
-    name: str
-    proof: Any
-    state: Any
-    sampler: Any | None
-
-
-@attrs.frozen
 class _Submitted:
     """A step on its way."""
 
@@ -75,7 +64,7 @@ class _Submitted:
     learning_rate: float
     forward_backward: Any
     optim_step: Any
-    save: _Save | None
+    save: Pending | None
 
 
 @attrs.define
@@ -103,7 +92,7 @@ class Loop:
     _session: Session = attrs.field(init=False)
     _batches: Batches = attrs.field(init=False)
     _inline: Inline = attrs.field(init=False)
-    _log: CheckpointLog = attrs.field(init=False)
+    _saver: Saver = attrs.field(init=False)
     _wait: Waiter = attrs.field(init=False)
     _renderer_name: str = attrs.field(init=False)
     _clock: float = attrs.field(init=False, factory=time.monotonic)
@@ -118,12 +107,11 @@ class Loop:
         from tinker_officer.data.render import default_renderer_name
 
         run = self.run
-        self._log = CheckpointLog(self.folder.checkpoints)
         self._wait = Waiter(run.submission.stall_warning_s, self.aborted)
         self._inline = Inline(run, self.folder, self.service)
         self._renderer_name = run.plan.renderer_name or default_renderer_name(run.plan.base_model)
         batches = Batches.of(run, self._renderer_name, progress=self.progress)
-        with batches.rendering() as self._batches, self._writing():
+        with batches.rendering() as self._batches, self._explaining():
             self._session = open_session(
                 run,
                 self.folder,
@@ -132,6 +120,8 @@ class Loop:
                 batches=self._batches,
                 wait=self._wait,
             )
+            log = CheckpointLog(self.folder.checkpoints)
+            self._saver = Saver(run, self.service, self._session, log, self._inline, self._wait)
             self.step = self._session.done
             self._inline.recall(range(self.step + 1))
             left = self._steps - self.step
@@ -198,20 +188,8 @@ class Loop:
         applied = client.optim_step(tinker.AdamParams(learning_rate=rate, **attrs.asdict(run.adam)))
         sampled = step == self._steps or self._inline.due(step, self._steps)
         due = sampled or step % run.saving.interval(self._steps) == 0
-        save = self._submit_save(step, batch, sampled=sampled) if due else None
+        save = self._saver.submit(step, batch, sampled=sampled) if due else None
         return _Submitted(batch, rate, computed, applied, save)
-
-    def _submit_save(self, step: int, batch: Batch, *, sampled: bool) -> _Save:
-        client, name = self._session.client, f"{self.run.name}-{step:06d}"
-        objective = self.run.objective
-        smallest = min(batch.datums, key=lambda datum: datum.model_input.length)
-        return _Save(
-            name=name,
-            proof=client.forward([smallest], objective.loss_fn, objective.loss_fn_config),
-            # The name is this client's own; overwriting makes a save that the SDK repeats harmless.
-            state=client.save_state(name, overwrite=True),
-            sampler=client.save_weights_for_sampler(name) if sampled else None,
-        )
 
     def _take(self, submitted: _Submitted) -> dict[str, Any]:
         """Wait for a step, check it, and write it down."""
@@ -221,7 +199,8 @@ class Loop:
         try:
             output = self._wait(submitted.forward_backward, "forward_backward", step=step)
         except tinker.RequestFailedError as error:  # the server refuses the batch, or its loss is not finite
-            error.add_note(f"the batch of step {step} is {self._keep(batch)}")
+            rows = failing.keep_rows(self.folder, self._batches.source, batch)
+            error.add_note(f"the batch of step {step} is {rows}")
             raise
         metrics: dict[str, Any] = self.run.objective.measure(batch, output)
         self._check(metrics, batch)
@@ -250,52 +229,25 @@ class Loop:
             self._record(submitted.save, batch)
         return metrics
 
-    def _record(self, save: _Save, batch: Batch) -> None:
-        """Wait for a checkpoint, prove its weights finite, and record it."""
-        proof = self._wait(save.proof, "the proof of the checkpoint", step=self.step)
-        logprobs = [float(value) for one in proof.loss_fn_outputs for value in one["logprobs"].data]
-        self._check({"the checkpoint's log-probabilities": sum(logprobs)}, batch)
-        state = self._wait(save.state, "save_state", step=self.step)
-        sampler = None
-        if save.sampler is not None:
-            sampler = self._wait(save.sampler, "save_weights_for_sampler", step=self.step)
-        saved = Saved(
-            step=self.step,
-            name=save.name,
-            state_path=state.path,
-            sampler_path=sampler.path if sampler else None,
-            attempt=self._session.attempt,
-        )
-        self._log.record(saved)
-        logger.info("checkpoint.saved", extra={"officer.step": self.step, "officer.path": saved.state_path})
-        if self.run.saving.keep is not None:
-            best = self._inline.best_step(saved.step for saved in self._log.all() if saved.sampler_path)
-            self._log.prune(
-                self.service, keep=self.run.saving.keep, spare={best} if best is not None else set()
-            )
+    def _record(self, save: Pending, batch: Batch) -> Saved:
+        """Wait for a checkpoint; record it once its weights are proven finite."""
+        self._check(self._saver.proof(save, self.step), batch)
+        return self._saver.record(save, self.step)
+
+    def _saved_here(self) -> Saved:
+        """Return a checkpoint of this very step to sample from, saved now unless there is one."""
+        saved = self._saver.at(self.step)
+        if saved is None:
+            batch = self._batches[max(self.step, 1)]
+            saved = self._record(self._saver.submit(self.step, batch, sampled=True), batch)
+        return saved
 
     def _evaluate(self, metrics: dict[str, Any]) -> dict[str, Any]:
         """Ask the suite of the checkpoint at this step, if that is due; return `metrics` with the answer."""
         if not self._inline.due(self.step, self._steps):
             return metrics
-        saved = self._saved()
-        if saved is None or saved.sampler_path is None:
-            first = self._batches[max(self.step, 1)]
-            self._record(self._submit_save(self.step, first, sampled=True), first)
-            saved = self._saved()
-        if saved is None:
-            raise AssertionError("saved, and not recorded")
-        found = self._inline.ask(self._checkpoint(saved, metrics))
-        written = {key for record in self.folder.metrics if record["step"] == self.step for key in record}
-        if not found.keys() <= written:
-            self.folder.metrics.append({"step": self.step, **found}, sync=True)
-        return {**metrics, **found}
-
-    def _saved(self) -> Saved | None:
-        return next((saved for saved in self._log.all() if saved.step == self.step), None)
-
-    def _checkpoint(self, saved: Saved, metrics: dict[str, Any]) -> Checkpoint:
-        return Checkpoint(
+        saved = self._saved_here()
+        checkpoint = Checkpoint(
             step=saved.step,
             state_path=saved.state_path,
             sampler_path=saved.sampler_path,
@@ -303,69 +255,31 @@ class Loop:
             renderer_name=self._renderer_name,
             metrics=metrics,
         )
+        found = self._inline.ask(checkpoint)
+        written = {key for record in self.folder.metrics if record["step"] == self.step for key in record}
+        if not found.keys() <= written:
+            self.folder.metrics.append({"step": self.step, **found}, sync=True)
+        return {**metrics, **found}
 
     def _finish(self, reason: str) -> None:
         """Save where a cancelled run stands; write down that another is over."""
         if reason == "cancelled":
-            saved = self._saved()
-            if not self.aborted.is_set() and (saved is None or saved.sampler_path is None):
-                last = self._batches[max(self.step, 1)]
-                self._record(self._submit_save(self.step, last, sampled=True), last)
+            if not self.aborted.is_set():
+                self._saved_here()
             return
         result = {"stopped": reason, "steps": self.step, "renderer_name": self._renderer_name}
         write_atomic(self.folder.result_path, json.dumps(result, indent=2) + "\n")
 
     def _check(self, metrics: dict[str, Any], batch: Batch) -> None:
-        """Stop when a number is not finite; the batch is written beside the log.
-
-        Raises:
-            RunError: one is not.
-        """
-        broken = guards.not_finite(metrics)
-        if not broken:
-            return
-        saved = self._log.all()
-        good = f"the checkpoint of step {saved[-1].step} is good" if saved else "nothing was saved before it"
-        raise RunError(
-            f"a number is not finite at step {batch.step}; {good}",
-            got="\n".join(
-                [
-                    *(f"{name} = {metrics[name]}" for name in broken),
-                    self._keep(batch),
-                ]
-            ),
-            need="finite numbers: a smaller learning rate, clipped gradients, or other rows",
-            fix="run = Run(plan.pin(learning_rate=1e-4), name='calmer').optimizer(grad_clip_norm=1.0)\n"
-            "run.start(on=engine, at='runs/calmer')",
-        )
-
-    def _keep(self, batch: Batch) -> str:
-        """Write the rows of a batch that stopped the run beside the log; return what they are."""
-        data = self._batches.source.data
-        rows = [{"row": row, "where": data[row].where, "messages": data[row].messages} for row in batch.rows]
-        path = self.folder.path / f"stopped-at-step-{batch.step:06d}.json"
-        write_atomic(path, json.dumps(rows, ensure_ascii=False, indent=2) + "\n")
-        shown = ", ".join(batch.where[:_SHOWN]) + (", ..." if len(batch.where) > _SHOWN else "")
-        return f"rows {shown} (text in {path.name})"
+        failing.check_finite(metrics, batch, self.folder, self._batches.source)
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Say of a full disk, or of an error of the SDK, where it happened and how to go on."""
-        resume = f"run.start(on=..., at={str(self.folder.path)!r}) goes on from the last checkpoint"
+    def _explaining(self) -> Iterator[None]:
+        """Say of whatever stops the run where it did, and how to go on."""
         try:
             yield
-        except RunError:
-            raise
-        except OSError as error:
-            if error.filename is None and error.errno is None:  # a connection's, not a file's
-                error.add_note(f"while step {self.step + 1} of run {self.run.name!r}; {resume}")
-                raise
-            raise RunError(
-                "the run folder cannot be written",
-                got=f"{error} (after step {self.step})",
-                need=f"space and permission to write in {self.folder.path}",
-                fix=f"free some space, then again: {resume}",
-            ) from error
         except Exception as error:
-            error.add_note(f"while step {self.step + 1} of run {self.run.name!r}; {resume}")
-            raise
+            raised = failing.explained(error, name=self.run.name, step=self.step, folder=self.folder)
+            if raised is error:
+                raise
+            raise raised from error

@@ -136,7 +136,7 @@ class Sft:
     def measure(self, batch: Batch, output: tinker.ForwardBackwardOutput) -> dict[str, float]:
         """Return the NLL before the step, in nats, over tokens and over examples."""
         logprobs = [
-            np.asarray(one["logprobs"].data, dtype=np.float64).reshape(-1) for one in output.loss_fn_outputs
+            one["logprobs"].to_numpy().astype(np.float64).reshape(-1) for one in output.loss_fn_outputs
         ]
         return mean_nlls(logprobs, batch.weights)
 
@@ -197,7 +197,8 @@ def _datum(conversation: Conversation, source: Source) -> Any:
 
 
 def _array(datum: Any, key: str) -> Floats:
-    return np.asarray(datum.loss_fn_inputs[key].data, dtype=np.float64)
+    values: Floats = datum.loss_fn_inputs[key].to_numpy().astype(np.float64)
+    return values
 
 
 def _with_weights(datum: Any, weights: Floats) -> Any:

@@ -1,0 +1,71 @@
+"""How a run says what stopped it: which batch, which file, and how to go on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tinker_officer._files import write_atomic
+from tinker_officer.errors import RunError
+from tinker_officer.train import guards
+from tinker_officer.train.checkpoints import CheckpointLog
+from tinker_officer.train.folder import RunFolder
+from tinker_officer.train.objectives import Batch, Source
+
+
+_SHOWN = 8  # rows of a batch that a message names
+
+
+def keep_rows(folder: RunFolder, source: Source, batch: Batch) -> str:
+    """Write the rows of a batch that stopped the run beside the log; return what they are."""
+    data = source.data
+    rows = [{"row": row, "where": data[row].where, "messages": data[row].messages} for row in batch.rows]
+    path = folder.path / f"stopped-at-step-{batch.step:06d}.json"
+    write_atomic(path, json.dumps(rows, ensure_ascii=False, indent=2) + "\n")
+    shown = ", ".join(batch.where[:_SHOWN]) + (", ..." if len(batch.where) > _SHOWN else "")
+    return f"rows {shown} (text in {path.name})"
+
+
+def check_finite(metrics: Mapping[str, Any], batch: Batch, folder: RunFolder, source: Source) -> None:
+    """Stop when a number is not finite; the batch is written beside the log.
+
+    Raises:
+        RunError: one is not.
+    """
+    broken = guards.not_finite(metrics)
+    if not broken:
+        return
+    saved = CheckpointLog(folder.checkpoints).all()
+    good = f"the checkpoint of step {saved[-1].step} is good" if saved else "nothing was saved before it"
+    numbers = [f"{name} = {metrics[name]}" for name in broken]
+    raise RunError(
+        f"a number is not finite at step {batch.step}; {good}",
+        got="\n".join([*numbers, keep_rows(folder, source, batch)]),
+        need="finite numbers: a smaller learning rate, clipped gradients, or other rows",
+        fix="run = Run(plan.pin(learning_rate=1e-4), name='calmer').optimizer(grad_clip_norm=1.0)\n"
+        "run.start(on=engine, at='runs/calmer')",
+    )
+
+
+def resume_line(folder: RunFolder) -> str:
+    """Return how a run goes on."""
+    return f"run.start(on=..., at={str(folder.path)!r}) goes on from the last checkpoint"
+
+
+def explained(error: Exception, *, name: str, step: int, folder: RunFolder) -> Exception:
+    """Return what to raise for `error`, which came up after `step`: itself with a note, or a RunError.
+
+    An error of the SDK gets a note. An `OSError` of a file is the run folder's, usually a full disk.
+    """
+    if isinstance(error, RunError):
+        return error
+    if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
+        return RunError(
+            "the run folder cannot be written",
+            got=f"{error} (after step {step})",
+            need=f"space and permission to write in {folder.path}",
+            fix=f"free some space, then again: {resume_line(folder)}",
+        )
+    error.add_note(f"while step {step + 1} of run {name!r}; {resume_line(folder)}")
+    return error

@@ -1,0 +1,101 @@
+"""Save a checkpoint behind the step that it holds, prove it, and record it."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from tinker_officer.train.checkpoints import CheckpointLog, Saved
+from tinker_officer.train.evaluating import Inline
+from tinker_officer.train.objectives import Batch
+from tinker_officer.train.session import Session
+from tinker_officer.train.waiting import Waiter
+
+
+if TYPE_CHECKING:
+    import tinker
+
+    from tinker_officer.train.run import Run
+
+logger = logging.getLogger(__name__)
+
+
+@attrs.frozen
+class Pending:
+    """A checkpoint on its way."""
+
+    name: str
+    proof: Any
+    state: Any
+    sampler: Any | None
+
+
+@attrs.frozen
+class Saver:
+    """Saves the checkpoints of one session.
+
+    Args:
+        run: whose they are.
+        service: where they are deleted from, when `keep=` says so.
+        session: whose weights are saved.
+        log: where they are recorded.
+        inline: knows which one is best, and so is spared.
+        wait: waits for the server.
+    """
+
+    run: Run
+    service: tinker.ServiceClient
+    session: Session
+    log: CheckpointLog
+    inline: Inline
+    wait: Waiter
+
+    def submit(self, step: int, batch: Batch, *, sampled: bool) -> Pending:
+        """Queue a checkpoint of the weights as they are after what was queued before.
+
+        Args:
+            step: optimizer steps in those weights.
+            batch: lends its shortest example to prove that the weights are finite.
+            sampled: save weights for sampling as well.
+        """
+        client, name, objective = self.session.client, f"{self.run.name}-{step:06d}", self.run.objective
+        smallest = min(batch.datums, key=lambda datum: datum.model_input.length)
+        return Pending(
+            name=name,
+            proof=client.forward([smallest], objective.loss_fn, objective.loss_fn_config),
+            # The name is this client's own; overwriting makes a save that the SDK repeats harmless.
+            state=client.save_state(name, overwrite=True),
+            sampler=client.save_weights_for_sampler(name) if sampled else None,
+        )
+
+    def proof(self, pending: Pending, step: int) -> dict[str, float]:
+        """Return the summed log-probabilities of one example under the weights that are being saved."""
+        output = self.wait(pending.proof, "the proof of the checkpoint", step=step)
+        total = sum(float(one["logprobs"].to_numpy().sum()) for one in output.loss_fn_outputs)
+        return {"the checkpoint's log-probabilities": total}
+
+    def record(self, pending: Pending, step: int) -> Saved:
+        """Wait until the server has confirmed a checkpoint, and record it; delete what `keep=` leaves out."""
+        state = self.wait(pending.state, "save_state", step=step)
+        sampler = None
+        if pending.sampler is not None:
+            sampler = self.wait(pending.sampler, "save_weights_for_sampler", step=step)
+        saved = Saved(
+            step=step,
+            name=pending.name,
+            state_path=state.path,
+            sampler_path=sampler.path if sampler else None,
+            attempt=self.session.attempt,
+        )
+        self.log.record(saved)
+        logger.info("checkpoint.saved", extra={"officer.step": step, "officer.path": saved.state_path})
+        if self.run.saving.keep is not None:
+            best = self.inline.best_step(one.step for one in self.log.all() if one.sampler_path)
+            self.log.prune(self.service, keep=self.run.saving.keep, spare=set() if best is None else {best})
+        return saved
+
+    def at(self, step: int) -> Saved | None:
+        """Return the recorded checkpoint of `step`, if there is one to sample from."""
+        return next((saved for saved in self.log.all() if saved.step == step and saved.sampler_path), None)
