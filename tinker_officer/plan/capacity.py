@@ -4,8 +4,8 @@ A LoRA of rank r on a projection costs r x (inputs + outputs) parameters. *LoRA 
 Tinker's LoRA primer ask for at least as many parameters as trained tokens, "very rough"; the constants
 below say how the cookbook's sweep (Tulu 3) bears that out.
 
-Not known here: mixtures of experts, MLA, gated DeltaNet and Mamba from their configs alone. Those that
-the installed cookbook lists are read from its table; any other is refused by name.
+Dense models are counted here, in microseconds; all others by `lora_rules` from the shapes that
+`architectures` finds. What PEFT adapts instead of Tinker is counted in `peft_count`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ REGRET_AT_1, REGRET_EXPONENT = 0.38, -0.80
 REGRET_RANGE = (0.07, 12.0)
 _VERDICTS: tuple[tuple[float, Verdict], ...] = ((4.0, "ample"), (1.0, "low-regret"), (0.25, "tight"))
 
-_DENSE = ("llama", "mistral", "qwen2", "qwen3")  # q, k, v, o, gate, up, down and nothing else
+# q, k, v, o, gate, up, down and nothing else
+_DENSE = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
 _EXPERT_NAMES = re.compile(r"-A\d+B|gpt-oss|DeepSeek-V|Kimi-K|GLM-5|Inkling", re.IGNORECASE)
 _EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_intermediate_size")
 
@@ -68,14 +69,21 @@ class ModelShape:
         return mlp * self.mlp + attn * self.attn + unembed * self.unembed
 
 
-def model_shape(base_model: str) -> ModelShape:
-    """Return the shape of `base_model`: a local folder, else the cookbook's table, else its config.json.
+def model_shape(base_model: str, config: Any = None) -> ModelShape:
+    """Return the shape of `base_model`, by `config`, else a folder, the cookbook's table, or its config.json.
+
+    Args:
+        base_model: a name, or a folder.
+        config: a transformers config object, or the content of `config.json`, of a model that is not on
+            this machine.
 
     Raises:
         ModelError: the model is not found, or its architecture cannot be counted.
     """
     folder = Path(base_model).is_dir()
     bare = base_model if folder else cookbook.bare(base_model)
+    if config is not None:
+        return config_shape(config, name=base_model, published=not folder)
     table = cookbook.lora_parameters()
     if bare in table and not folder:
         return ModelShape(
@@ -89,7 +97,7 @@ def model_shape(base_model: str) -> ModelShape:
     from tinker_officer._models import read_config
 
     try:
-        config = read_config(bare)
+        found = read_config(bare)
     except ModelError as error:
         if folder:
             raise
@@ -97,16 +105,52 @@ def model_shape(base_model: str) -> ModelShape:
         raise ModelError(
             error.problem,
             got=error.got,
-            need=f"{error.need}; or, to plan from counts alone, a name in the table of {cookbook.version()}",
-            fix=f"LoRAPlan.for_({near[0]!r})" if near else error.fix,
+            need=f"{error.need}; or, to plan from counts alone, a name in the table of {cookbook.version()}, "
+            "or the model's config",
+            fix=f"LoRAPlan.for_({near[0]!r})" if near else f"{error.fix}\n{_config_fix(bare)}",
         ) from error
-    return dense_shape(config, name=base_model, published=not folder)
+    return config_shape(found, name=base_model, published=not folder)
+
+
+def config_shape(config: Any, *, name: str = "this model", published: bool = False) -> ModelShape:
+    """Return the shape of any decoder that transformers knows, from its config alone.
+
+    Args:
+        config: a transformers config object, or the content of `config.json`.
+        name: what to call the model in an error.
+        published: whether `name` is a published name, and not a folder.
+
+    Raises:
+        ModelError: the architecture is not known, or a size is missing.
+    """
+    body = config.to_dict() if hasattr(config, "to_dict") else config
+    if isinstance(body, Mapping) and body.get("model_type") in _DENSE:
+        return dense_shape(body, name=name, published=published)
+    from tinker_officer.plan.architectures import blueprint
+    from tinker_officer.plan.lora_rules import count
+
+    drawn = blueprint(config, name=name)
+    counts = count(drawn)
+    return ModelShape(
+        mlp=counts.mlp,
+        attn=counts.attn,
+        unembed=counts.unembed,
+        experts=counts.experts,
+        architecture=drawn.model_type,
+        published=published,
+        hidden_size=drawn.hidden,
+        source=f"config.json ({drawn.model_type}: Tinker's rules on its shapes)",
+    )
+
+
+def _config_fix(name: str) -> str:
+    return f"LoRAPlan.for_({name!r}, config=json.loads(Path('config.json').read_text()))  # as published"
 
 
 def dense_shape(
     config: Mapping[str, Any], *, name: str = "this model", published: bool = False
 ) -> ModelShape:
-    """Return the shape of a dense model (Llama, Mistral, Qwen2, Qwen3) from its config alone.
+    """Return the shape of a dense model (Llama, Mistral, Qwen2, Qwen3, SmolLM3) from its config alone.
 
     A projection costs inputs + outputs per unit of rank. Norms, biases and the embedding are not adapted.
 
@@ -116,18 +160,16 @@ def dense_shape(
         published: whether `name` is a published name, and not a folder.
 
     Raises:
-        ModelError: the architecture is another, or a size is missing.
+        ModelError: a size is missing, or the config speaks of experts, which these types do not have.
     """
     kind = str(config.get("model_type", ""))
     experts = next((key for key in _EXPERT_KEYS if config.get(key)), None)
-    if kind not in _DENSE or experts is not None:
+    if experts is not None:
         raise ModelError(
-            f"the adapter of {name} cannot be sized from its config",
-            got=f"model_type {kind!r}" + (f" with {experts}={config[experts]!r}" if experts else ""),
-            need="a dense model of type "
-            + ", ".join(_DENSE)
-            + f", or a name in the table of {cookbook.version()}",
-            fix='LoRAPlan.for_("Qwen/Qwen3-8B"), or another model of a type named above',
+            f"the config of {name} contradicts itself",
+            got=f"model_type {kind!r}, which is dense, with {experts}={config[experts]!r}",
+            need="a dense config without experts, or the model_type of a mixture of experts",
+            fix="restore config.json from where the model was published",
         )
     hidden, inner, layers, heads, vocabulary = (
         _size(config, key, name)
