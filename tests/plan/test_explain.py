@@ -22,10 +22,14 @@ def test_every_number_is_there_with_its_source() -> None:
     """Tokens, rank, rate with interval and get_lr, batch, steps, verdict, cost and time are all shown."""
     plan = LoRAPlan.for_("Qwen/Qwen3-8B").sft(COUNTS, epochs=3).price(per_million=0.5)
     text = plan.explain(tokens_per_second=1_000)
+    interval = plan.decision.learning_rate.interval
+    assert interval is not None
     for part in (
-        "rank 16 | learning rate 4.7e-4 | batch 8 | 750 steps | ample | cost $1.20",
+        f"rank 16 | learning rate {explain.rate(plan.learning_rate)} | batch 8 | 750 steps | ample | ",
+        "ample | cost $1.20",
         "480,000", "unique ones of 600,000", "LoRA primer", "46,143,488", "2,883,968 per unit of rank",
-        "R             96.1", "1.9e-4 to 1e-3", "the cookbook's answer", "ceil(2,000 examples / 8) x 3",
+        "R             96.1", " to ".join(map(explain.rate, interval)), "4.7e-4",
+        "the cookbook's answer", "ceil(2,000 examples / 8) x 3",
         "2.40M tokens in 3 epochs", "$0.5 a million", "about 40 min", "renderer qwen3", "2,048 tokens",
         "LoRA Without Regret",
     ):  # fmt: skip
@@ -79,7 +83,9 @@ def test_a_pin_is_shown_beside_what_it_replaces() -> None:
     text = plan.explain()
     assert "64 (pinned)" in text
     assert "computed: 16, LoRA primer" in text
-    assert "computed: 4.7e-4, tinker-cookbook" in text
+    computed = plan.decision.learning_rate.computed
+    assert computed is not None
+    assert f"computed: {explain.rate(computed)}, " in text
     assert "R in bits     533 " in text
 
 

@@ -9,6 +9,7 @@ import attrs
 import pytest
 
 from tinker_officer import LoRAPlan, TokenCounts
+from tinker_officer.plan.explain import rate
 from tinker_officer.plan.html import capacity_chart, rate_chart
 
 
@@ -40,8 +41,8 @@ def test_the_charts_are_wellformed_and_the_dot_is_on_them(trained: int) -> None:
 def test_the_page_shows_numbers_warnings_and_the_explanation() -> None:
     """Headline, both charts, the warnings and the folded text are all there."""
     html = plan()._repr_html_()
+    assert f"learning rate {rate(plan().learning_rate)}" in html
     assert len(re.findall("<svg", html)) == 2
-    assert "learning rate 4.7e-4" in html
     assert "<li>only 38 steps" in html
     assert "Every number and its source" in html
 

@@ -168,7 +168,7 @@ def test_a_pinned_rank_above_the_servers_is_a_contradiction() -> None:
 @pytest.mark.parametrize("price", [-0.1, float("nan"), float("inf"), "0.44", True])
 def test_a_bad_price_is_refused(price: Any) -> None:
     """Negative and NaN prices are errors, not NaN totals."""
-    with pytest.raises(PlanError, match="price_per_million is out of range"):
+    with pytest.raises(PlanError, match="the price of train is out of range"):
         BASE["Qwen/Qwen3-8B"].sft(COUNTS).price(per_million=price)
 
 
@@ -201,9 +201,10 @@ def test_attention_alone_needs_force() -> None:
 
 def test_the_repr_is_one_line_with_the_numbers() -> None:
     """A plan prints what matters."""
-    assert repr(BASE["Qwen/Qwen3-8B"].sft(COUNTS)) == (
-        "LoRAPlan('Qwen/Qwen3-8B', 100k trained tokens, rank=16, learning_rate=0.00047, batch_size=8, "
-        "steps=125, ample)"
+    plan = BASE["Qwen/Qwen3-8B"].sft(COUNTS)
+    assert repr(plan) == (
+        f"LoRAPlan('Qwen/Qwen3-8B', 100k trained tokens, rank=16, learning_rate={plan.learning_rate:g}, "
+        "batch_size=8, steps=125, ample)"
     )
 
 
@@ -248,7 +249,8 @@ def test_numbers_of_an_older_arithmetic_are_kept_as_pins() -> None:
     body["computed"] |= {"rank": 32}
     again = LoRAPlan.from_dict(body)
     assert (again.rank, again.decision.rank.pinned) == (32, True)
-    assert (again.learning_rate, again.decision.learning_rate.pinned) == (plan.learning_rate, False)
+    assert (again.learning_rate, again.decision.learning_rate.pinned) == (plan.learning_rate, True)
+    assert again.decision.learning_rate.computed == plan.pin(rank=32).learning_rate
 
 
 def test_a_plan_measures_conversations_and_knows_them_again(tiny_model: Path) -> None:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from tinker_officer._text import count, duration, significant
 from tinker_officer.plan import capacity, rates
+from tinker_officer.plan.sft import Sft
 from tinker_officer.plan.sourced import Sourced
 
 
 if TYPE_CHECKING:
+    from tinker_officer.plan.cost import Phase
+    from tinker_officer.plan.decision import Decision
     from tinker_officer.plan.plan import LoRAPlan
-    from tinker_officer.plan.sft import Decision
 
 _WIDTH = 96
 _LABEL, _VALUE = 16, 19
@@ -24,13 +26,26 @@ _MEANING = {
     "tight": "the adapter is smaller than the data asks for; a higher rank would learn more",
     "capacity-limited": "the adapter is far too small for this data",
 }
+_MEANING_OF_BITS = {
+    "ample": "the adapter has room to spare; a higher rank would not learn more",
+    "low-regret": "the adapter can hold all that the data tells",
+    "tight": "the data may tell more than the adapter can hold; a higher rank would learn more",
+    "capacity-limited": "the adapter is far too small for what the data may tell",
+}
 _REGRET = "of the loss, against the best rank: 0.38 x R^-0.80, fitted to tinker-cookbook's sweep (Tulu 3)"
-_DOCTRINE = (
-    ("capacity", "with a parameter for each trained token, LoRA learns like full fine-tuning"),
-    ("rate", "about 10 times full fine-tuning's learning rate, nearly the same at every rank"),
-    ("placement", "all layers, the feed-forward ones above all; attention alone learns less"),
-    ("batch", "small: LoRA's gap to full fine-tuning grows with the batch, whatever the rank"),
-)
+_CAPACITY = {
+    "sft": "with a parameter for each trained token, LoRA learns like full fine-tuning",
+    "prompt_distillation": "with a parameter for each trained token, LoRA learns like full fine-tuning",
+    "dpo": "a pair tells at most one bit, and a parameter holds about two: a low rank is enough",
+    "reward_model": "a pair tells at most one bit, and a parameter holds about two: a low rank is enough",
+    "rl": "an episode tells at most the entropy of its reward, so a low rank is enough",
+    "distill": "an episode of N tokens tells O(N) bits: more than RL asks for, less than SFT",
+}
+_INTO = {"reward_model": "from", "prompt_distillation": "into", "distill": "into"}
+_PLACEMENT = ("placement", "all layers, the feed-forward ones above all; attention alone learns less")
+_RATE = ("rate", "about 10 times full fine-tuning's learning rate, nearly the same at every rank")
+_BATCH = ("batch", "small: LoRA's gap to full fine-tuning grows with the batch, whatever the rank")
+_GROUPS = ("groups", "only groups whose episodes earn different rewards move the policy")
 _DOCTRINE_SOURCE = "LoRA Without Regret, Thinking Machines Lab, 2025; Tinker's LoRA primer"
 
 
@@ -59,7 +74,7 @@ def percent(value: float) -> str:
 
 def meaning(plan: LoRAPlan) -> str:
     """Return what the plan's verdict says, in a sentence."""
-    return _MEANING[plan.verdict]
+    return (_MEANING if plan.decision.demand.unit == "tokens" else _MEANING_OF_BITS)[plan.verdict]
 
 
 def placement(plan: LoRAPlan) -> str:
@@ -80,13 +95,19 @@ def as_text(plan: LoRAPlan, *, tokens_per_second: float | None = None) -> str:
         "\n".join(_numbers(plan, tokens_per_second)),
         "\n".join(_list("Look at", plan.warnings, "!")),
         "\n".join(_list("What would change the verdict", plan.decision.changes, "-")),
-        "\n".join(_rules()),
+        "\n".join(_rules(plan.method)),
     ]
     return "\n\n".join(block for block in blocks if block)
 
 
+def purpose(plan: LoRAPlan) -> str:
+    """Return what the plan is for: `supervised fine-tuning of Qwen/Qwen3-8B`."""
+    title = "" if plan.objective is None else plan.objective.title
+    return f"{title} {_INTO.get(plan.method, 'of')} {plan.base_model}"
+
+
 def _head(plan: LoRAPlan) -> Iterator[str]:
-    title = f"LoRA plan: supervised fine-tuning of {plan.base_model}"
+    title = f"LoRA plan: {purpose(plan)}"
     yield title
     yield "=" * min(_WIDTH, len(title))
     yield (
@@ -96,8 +117,13 @@ def _head(plan: LoRAPlan) -> Iterator[str]:
 
 
 def _numbers(plan: LoRAPlan, tokens_per_second: float | None) -> Iterator[str]:
-    decision, cost = plan.decision, plan.cost
-    yield from _line("trained tokens", f"{decision.tokens:,}", tokens_source(plan))
+    decision, demand = plan.decision, plan.decision.demand
+    tokens = demand.unit == "tokens"
+    label = "trained tokens" if tokens else "bits to learn"
+    source = tokens_source(plan)
+    yield from _line(label, f"{decision.tokens:,}", source, demand.doubts)
+    for fact in decision.facts:
+        yield from _line(f"  {fact.label}", fact.value, fact.source)
     yield from _line("rank", _shown(decision.rank, str), _origin(decision.rank, str), decision.rank.doubts)
     yield from _line(
         "parameters",
@@ -105,27 +131,27 @@ def _numbers(plan: LoRAPlan, tokens_per_second: float | None) -> Iterator[str]:
         f"{decision.per_rank:,} per unit of rank in {placement(plan)}; {plan.shape.source}",
     )
     yield from _line("verdict", decision.verdict, meaning(plan))
-    wanted = "token" if decision.weight == 1 else f"({decision.weight} x tokens)"
+    unit = "token" if tokens else "bit"
+    wanted = unit if decision.weight == 1 else f"({decision.weight} x {unit}s)"
     yield from _line(
-        "  R",
-        ratio(decision.ratio),
-        f"parameters / {wanted}: 4 ample, 1 low-regret, 0.25 tight",
+        "  R", ratio(decision.ratio), f"parameters / {wanted}: 4 ample, 1 low-regret, 0.25 tight"
     )
-    yield from _line("  regret", percent(decision.regret), _REGRET, _beyond(decision))
+    if decision.regret is not None:
+        yield from _line("  regret", percent(decision.regret), _REGRET, _beyond(decision))
     if decision.bits_ratio is not None:
         yield from _line("  R in bits", ratio(decision.bits_ratio), "2 bits a parameter / bits in the data")
     yield from _rate_lines(plan)
-    yield from _line("batch size", _shown(decision.batch_size, str), _origin(decision.batch_size, str))
+    batch = decision.batch_size
+    yield from _line("batch size", _shown(batch, str), _origin(batch, str), batch.doubts)
     yield from _line("steps", f"{plan.steps:,}", decision.steps.source)
-    yield from _line("cost", money(cost.total), cost_source(plan))
-    if tokens_per_second:
-        seconds = cost.train_tokens / tokens_per_second
-        yield from _line("time", f"about {duration(seconds)}", f"at {tokens_per_second:,.0f} tokens a second")
+    yield from _cost_lines(plan, tokens_per_second)
 
 
 def tokens_source(plan: LoRAPlan) -> str:
     """Return what was counted, and how."""
-    counts, measured = plan.counts, plan.objective is not None and plan.objective.data_fingerprint
+    if not isinstance(plan.objective, Sft):
+        return plan.decision.demand.source
+    counts, measured = plan.counts, plan.objective.data_fingerprint
     unique = ""
     if plan.decision.tokens != counts.trained:
         unique = f"unique ones of {counts.trained:,}; "
@@ -141,11 +167,39 @@ def tokens_source(plan: LoRAPlan) -> str:
 def cost_source(plan: LoRAPlan) -> str:
     """Return what is billed, at which price."""
     cost = plan.cost
-    price = (
-        "no price given" if cost.per_million is None else f"${cost.per_million:g} a million, {cost.source}"
-    )
-    epochs = "1 epoch" if plan.epochs == 1 else f"{plan.epochs} epochs"
-    return f"{count(cost.train_tokens)} tokens in {epochs}, prompts included; {price}"
+    if len(cost.phases) == 1:
+        return phase_source(cost.phases[0], cost.source)
+    names = " + ".join(phase.name for phase in cost.phases)
+    return f"{names}; {cost.source}" if cost.total is not None else names
+
+
+def phase_source(phase: Phase, source: str = "") -> str:
+    """Return a line of the bill in words: tokens, which, and at what price."""
+    tokens = "an unknown number of" if phase.tokens is None else count(phase.tokens)
+    price = "no price given" if phase.per_million is None else f"${phase.per_million:g} a million"
+    if source and phase.per_million is not None:
+        price += f", {source}"
+    return f"{tokens} tokens {phase.what}; {price}"
+
+
+def _cost_lines(plan: LoRAPlan, tokens_per_second: float | None) -> Iterator[str]:
+    cost = plan.cost
+    yield from _line("cost", money(cost.total), cost_source(plan))
+    if len(cost.phases) > 1:
+        for phase in cost.phases:
+            yield from _line(f"  {phase.name}", money(phase.total), phase_source(phase))
+    if cost.storage_per_month is not None:
+        yield from _line(
+            "  storage",
+            money(cost.storage_per_month),
+            f"a month for each resumable checkpoint of {cost.checkpoint_gigabytes:.2g} GB (float32 weights "
+            f"and AdamW's moments); ${cost.storage_price:g} a GB; not in the total",
+        )
+    if tokens_per_second and cost.train_tokens is not None:
+        seconds = cost.train_tokens / tokens_per_second
+        sampled = "" if len(cost.phases) == 1 else ", without what is not training"
+        said = f"at {tokens_per_second:,.0f} tokens a second{sampled}"
+        yield from _line("time", f"about {duration(seconds)}", said)
 
 
 def _beyond(decision: Decision) -> tuple[str, ...]:
@@ -164,7 +218,7 @@ def _rate_lines(plan: LoRAPlan) -> Iterator[str]:
         advice = (
             f"before the long run, try {arms} for {rates.FEW_STEPS} steps each" if long else f"try {arms}"
         )
-        doubts = (*doubts, f"{advice} and keep the best")
+        doubts = (*doubts, f"{advice} and keep the best: plan.pilot(train, held_out, on=...)")
     yield from _line("learning rate", _shown(chosen, rate), _origin(chosen, rate), doubts)
     yield from _line("  interval", f"{rate(low)} to {rate(high)}", "where the best rate is expected")
     answer = "none" if decision.get_lr is None else rate(decision.get_lr)
@@ -173,6 +227,8 @@ def _rate_lines(plan: LoRAPlan) -> Iterator[str]:
         if decision.get_lr is None
         else "the cookbook's answer"
     )
+    if decision.get_lr is not None and plan.method != "sft":
+        said += ", which is for supervised fine-tuning"
     yield from _line("  get_lr", answer, said)
 
 
@@ -204,7 +260,11 @@ def _list(title: str, lines: tuple[str, ...], bullet: str) -> Iterator[str]:
         yield from textwrap.wrap(line, _WIDTH, initial_indent=f"  {bullet} ", subsequent_indent="    ")
 
 
-def _rules() -> Iterator[str]:
+def _rules(method: str) -> Iterator[str]:
+    lines = [("capacity", _CAPACITY[method]), _PLACEMENT]
+    if method == "sft":
+        lines[1:1] = [_RATE]
+    lines += [_GROUPS] if method == "rl" else [_BATCH] if method in {"sft", "prompt_distillation"} else []
     yield f"Rules of thumb ({_DOCTRINE_SOURCE})"
-    for name, text in _DOCTRINE:
+    for name, text in lines:
         yield f"  {name:<{_LABEL - 2}}{text}"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _INK, _GREY, _BAND, _DOT = "currentColor", "#8a8f98", "#7aa6d8", "#d1603d"
 _WIDTH, _HEIGHT, _LEFT, _RIGHT = 560, 58, 16, 544
+_LETTER = 5.2  # about the width of one, in the drawing's units
 
 
 def as_html(plan: LoRAPlan) -> str:
@@ -31,7 +32,8 @@ def as_html(plan: LoRAPlan) -> str:
     warnings = "".join(f"<li>{escape(text)}</li>" for text in plan.warnings)
     return (
         '<div style="font-family:system-ui,sans-serif;max-width:44em">'
-        f"<strong>LoRAPlan</strong> for {escape(plan.base_model)}: <strong>{escape(plan.verdict)}</strong>"
+        f"<strong>LoRAPlan</strong> for {escape(explain.purpose(plan))}: "
+        f"<strong>{escape(plan.verdict)}</strong>"
         f"<br>{head}<br>{capacity_chart(plan)}{rate_chart(plan)}"
         + (f"<ul>{warnings}</ul>" if warnings else "")
         + "<details><summary>Every number and its source</summary>"
@@ -44,9 +46,12 @@ def capacity_chart(plan: LoRAPlan) -> str:
     ratio = plan.decision.ratio
     low, high = min(1 / 64, ratio / 2), max(64.0, ratio * 2)
     words = ((low, "limited"), (0.25, "tight"), (1.0, "low-regret"), (4.0, "ample"), (high, ""))
+    demand = plan.decision.demand
+    what = "trained tokens" if demand.unit == "tokens" else "bits"
+    weight = "" if demand.weight == 1 else f" ({demand.weight} for each)"
     label = (
         f"R = {explain.ratio(ratio)}: {count(plan.parameters)} parameters for "
-        f"{count(plan.decision.tokens)} trained tokens"
+        f"{count(plan.decision.tokens)} {what}{weight}"
     )
     return _axis(label, low, high, ratio, _bands(words, low, high))
 
@@ -77,7 +82,7 @@ def _bands(words: tuple[tuple[float, str], ...], low: float, high: float) -> Ite
             f'<rect x="{x:.1f}" y="24" width="{width:.1f}" height="12" '
             f'fill="{_BAND}" opacity="{opacity:.2f}"/>'
         )
-        if word:
+        if width >= _LETTER * len(word) > 0:  # a word that would run into its neighbour is left out
             yield (
                 f'<text x="{x + width / 2:.1f}" y="50" text-anchor="middle" '
                 f'fill="{_GREY}">{escape(word)}</text>'

