@@ -67,8 +67,6 @@ class Progress:
         if self.total is not None and self.done < self.total:
             left = f", about {duration(elapsed / self.done * (self.total - self.done))} left"
         note = f", {self._note}" if self._note else ""
-        print(  # noqa: T201 - a progress line is the one thing that library code writes to the terminal
-            f"{self.label}: {share} {self.unit} in {duration(elapsed)}{left}{note}",
-            file=sys.stderr,
-            flush=True,
-        )
+        line = f"{self.label}: {share} {self.unit} in {duration(elapsed)}{left}{note}\n"
+        sys.stderr.write(line)  # in one piece: other threads write too
+        sys.stderr.flush()

@@ -124,6 +124,7 @@ class Loop:
             self._saver = Saver(run, self.service, self._session, log, self._inline, self._wait)
             self.step = self._session.done
             self._inline.recall(range(self.step + 1))
+            self._evaluate({})
             left = self._steps - self.step
             label = run.name if not self.step else f"{run.name} from step {self.step}"
             with Progress(left, label, unit="steps", show=self.progress) as bar:
@@ -136,7 +137,6 @@ class Loop:
         return self._batches.order.steps
 
     def _steps_to_the_end(self, bar: Progress) -> str:
-        self._evaluate({})
         pending: deque[_Submitted] = deque()
         recent: deque[tuple[int, float]] = deque(maxlen=_RECENT)
         submitted = horizon = self.step
