@@ -44,11 +44,60 @@ def test_a_listed_model_needs_no_config_to_be_exported() -> None:
         assert (set(config.target_modules), config.r) == (expected, made.rank)
 
 
-@pytest.mark.parametrize("name", ["Qwen/Qwen3-30B-A3B", "openai/gpt-oss-20b", "Qwen/Qwen3.5-9B"])
-def test_what_peft_cannot_mirror_is_refused_by_name(name: str) -> None:
-    """Experts and fused projections would give another adapter than the plan counts."""
-    with pytest.raises(ModelError, match="PEFT cannot mirror the adapter of"):
-        LoRAPlan.for_(name).sft(COUNTS).to_peft_config()
+def test_layers_of_unknown_names_are_not_guessed() -> None:
+    """Without a config nobody knows what a mixture of experts calls its layers; the fix passes one."""
+    with pytest.raises(ModelError, match=r"to_peft_config\(config="):
+        LoRAPlan.for_("openai/gpt-oss-20b").sft(COUNTS).to_peft_config()
+
+
+def small_config(kind: str) -> Any:
+    """Return the config of a tiny mixture of experts, or of a tiny hybrid with gated delta nets."""
+    import transformers
+
+    size = {
+        "vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
+    }  # fmt: skip
+    if kind == "qwen3_5_text":
+        linear = {"linear_num_value_heads": 4, "linear_num_key_heads": 2}
+        return transformers.AutoConfig.for_model(
+            kind, **size, **linear, linear_key_head_dim=8, linear_value_head_dim=8
+        )
+    experts = {
+        "num_experts": 4,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+    }
+    return transformers.AutoConfig.for_model(kind, **size, **experts, decoder_sparse_step=1)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["qwen3_moe", "gpt_oss", "qwen3_5_text"])
+@pytest.mark.parametrize("layers", [{}, {"unembed": False}, {"attn": False}])
+def test_other_architectures_get_the_layers_that_tinker_adapts(
+    kind: str, layers: dict[str, bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Experts get an adapter, routers and decay gates do not, and the log says how the counts differ."""
+    import peft
+    import transformers
+
+    config = small_config(kind)
+    plan = LoRAPlan.for_("someone/tiny", config=config).sft(COUNTS).pin(rank=4).layers(**layers)
+    exported = plan.to_peft_config(config=config)
+    model = peft.get_peft_model(transformers.AutoModelForCausalLM.from_config(config), exported)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert not [name for name in trained if ".router." in name or "mlp.gate.lora" in name]
+    assert not [name for name in trained if "in_proj_a" in name or "in_proj_b" in name]
+    assert any("self_attn" in name for name in trained) == plan.train_attn
+    assert any("linear_attn.in_proj_qkv" in name for name in trained) == (
+        plan.train_attn and kind == "qwen3_5_text"
+    )
+    assert any("lm_head" in name for name in trained) == plan.train_unembed
+    assert any("mlp.experts" in name for name in trained) == (kind != "qwen3_5_text")
+    count = model.get_nb_trainable_parameters()[0]
+    [said] = [record.getMessage() for record in caplog.records if record.name.endswith("plan.export")] or [""]
+    assert (f"PEFT trains {count:,} parameters" in said) == (count != plan.parameters)
 
 
 def test_qlora_is_the_same_adapter_on_four_bits() -> None:

@@ -213,27 +213,35 @@ class LoRAPlan(Methods):
         fit = await run_pilot_async(self, train, held_out, on=on, at=at, steps=steps, progress=progress)
         return attrs.evolve(self, pilot_fit=fit)
 
-    def to_peft_config(self) -> peft.LoraConfig:
-        """Return a `peft.LoraConfig` that trains what this plan trains; needs the extra `peft`.
+    def to_peft_config(self, *, config: Any = None) -> peft.LoraConfig:
+        """Return a `peft.LoraConfig` that adapts the layers of this plan at its rank; extra `peft`.
+
+        Args:
+            config: the model's config, where the model is neither dense nor on this machine.
 
         Raises:
-            ModelError: PEFT cannot adapt this architecture as the plan counts it.
-            PlanError: the plan has no data yet, or PEFT is not installed.
+            ModelError: the names of the model's layers cannot be known.
+            PlanError: the plan has no data yet, PEFT is not installed, or a component would get nothing.
         """
         from tinker_officer.plan.export import peft_config
 
-        return peft_config(self)
+        return peft_config(self, config)
 
-    def to_qlora_config(self) -> tuple[peft.LoraConfig, transformers.BitsAndBytesConfig]:
+    def to_qlora_config(
+        self, *, config: Any = None
+    ) -> tuple[peft.LoraConfig, transformers.BitsAndBytesConfig]:
         """Return the same adapter and a 4-bit (NF4) base for it: QLoRA, outside Tinker; extra `qlora`.
 
+        Args:
+            config: the model's config, where the model is neither dense nor on this machine.
+
         Raises:
-            ModelError: PEFT cannot adapt this architecture as the plan counts it.
-            PlanError: the plan has no data yet, or PEFT is not installed.
+            ModelError: the names of the model's layers cannot be known.
+            PlanError: the plan has no data yet, PEFT is not installed, or a component would get nothing.
         """
         from tinker_officer.plan.export import qlora_config
 
-        return qlora_config(self)
+        return qlora_config(self, config)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON values: what was asked and, for the record, what was worked out."""
