@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from tinker_officer.evals import graders as graders
     from tinker_officer.evals.scorecard import Scorecard as Scorecard
     from tinker_officer.evals.suite import EvalSuite as EvalSuite
+    from tinker_officer.plan.counts import EpisodeCounts as EpisodeCounts
+    from tinker_officer.plan.counts import PairCounts as PairCounts
     from tinker_officer.plan.plan import LoRAPlan as LoRAPlan
     from tinker_officer.registry.gate import Gate as Gate
     from tinker_officer.registry.registry import Registry as Registry
@@ -26,10 +28,12 @@ __version__ = "0.1.0"
 # and loads no torch, transformers or inspect_ai.
 _HOMES = {
     "Conversations": "data.conversations",
+    "EpisodeCounts": "plan.counts",
     "EvalSuite": "evals.suite",
     "Gate": "registry.gate",
     "LoRAPlan": "plan.plan",
     "LocalEngine": "engine",
+    "PairCounts": "plan.counts",
     "Registry": "registry.registry",
     "Run": "train.run",
     "RunResult": "train.result",
@@ -40,10 +44,12 @@ _MODULES = {"errors": "errors", "graders": "evals.graders"}
 
 __all__ = [
     "Conversations",
+    "EpisodeCounts",
     "EvalSuite",
     "Gate",
     "LoRAPlan",
     "LocalEngine",
+    "PairCounts",
     "Registry",
     "Run",
     "RunResult",

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tinker_officer import LoRAPlan, TokenCounts
+from tinker_officer import Conversations, EpisodeCounts, LoRAPlan, Run, TokenCounts
 from tinker_officer.errors import OfficerError, PlanError
-from tinker_officer.plan.counts import EpisodeCounts
 from tinker_officer.plan.distill import Distill
 
+
+if TYPE_CHECKING:
+    from tinker_officer import LocalEngine
 
 BASE = LoRAPlan.for_("Qwen/Qwen3-8B-Base")
 EPISODES = EpisodeCounts(episodes=51_200, group_size=4, prompt_tokens=150, sampled_tokens=2_000)
@@ -82,6 +85,21 @@ def test_impossible_counts_are_refused(bad: dict[str, Any]) -> None:
     """Counts are checked where they are written."""
     with pytest.raises(OfficerError, match="fix:"):
         EpisodeCounts(**bad)
+
+
+def test_a_prompt_is_really_distilled(engine: LocalEngine, tiny_model: Path, tmp_path: Path) -> None:
+    """A plan for prompt distillation trains through `Run`, on a real engine, for its four epochs."""
+    rows = [
+        {"messages": [{"role": "user", "content": f"say {i}"}, {"role": "assistant", "content": f"{i}!"}]}
+        for i in range(12)
+    ]
+    plan = LoRAPlan.for_(str(tiny_model)).prompt_distillation(Conversations.from_list(rows), max_length=64)
+    assert plan.counts.examples == 12
+    assert LoRAPlan.from_json(plan.to_json(), plan.data).data is plan.data
+    result = Run(plan, name="prompt").run(on=engine, at=tmp_path / "run", progress=False)
+    assert result.steps == plan.steps == 8
+    losses = [row["train/mean_nll"] for row in result.history() if "train/mean_nll" in row]
+    assert losses[-1] < losses[0]
 
 
 def test_prompt_distillation_is_sft_with_the_recipes_rate_and_epochs() -> None:

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from tinker_officer import LoRAPlan, TokenCounts
+from tinker_officer import LoRAPlan, PairCounts, TokenCounts
 from tinker_officer.errors import ModelError, PlanError
-from tinker_officer.plan.counts import PairCounts
 from tinker_officer.testing import tiny_model as make
 
 

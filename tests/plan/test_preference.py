@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from tinker_officer import Conversations, LoRAPlan, TokenCounts
+from tinker_officer import Conversations, LoRAPlan, PairCounts, TokenCounts
 from tinker_officer.errors import OfficerError, PlanError
-from tinker_officer.plan.counts import PairCounts
 from tinker_officer.plan.preference import Dpo
 
 

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinker_officer import LoRAPlan, TokenCounts
+from tinker_officer import EpisodeCounts, LoRAPlan, PairCounts, TokenCounts
 from tinker_officer.errors import PlanError
-from tinker_officer.plan.counts import EpisodeCounts, PairCounts
 from tinker_officer.plan.html import capacity_chart
 
 

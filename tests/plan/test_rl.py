@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tinker_officer import LoRAPlan
+from tinker_officer import EpisodeCounts, LoRAPlan
 from tinker_officer.errors import OfficerError, PlanError
-from tinker_officer.plan.counts import EpisodeCounts
 from tinker_officer.plan.rl import entropy, mixed
 
 

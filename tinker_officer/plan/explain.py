@@ -186,7 +186,7 @@ def _cost_lines(plan: LoRAPlan, tokens_per_second: float | None) -> Iterator[str
     cost = plan.cost
     yield from _line("cost", money(cost.total), cost_source(plan))
     if len(cost.phases) > 1:
-        for phase in cost.phases:
+        for phase in (one for one in cost.phases if one.tokens is not None or one.per_million is not None):
             yield from _line(f"  {phase.name}", money(phase.total), phase_source(phase))
     if cost.storage_per_month is not None:
         yield from _line(

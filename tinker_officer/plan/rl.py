@@ -89,8 +89,8 @@ class Rl:
                 1,
                 noun="episodes",
                 each=each,
-                source=f"{counts.episodes:,} episodes x "
-                f"{each:.3g} bits: H2({self.rate:g}), its reward's entropy",
+                source=f"{counts.episodes:,} episodes of {each:.3g} bit at most: "
+                f"H2({self.rate:g}), the entropy of a reward",
                 doubts=tuple(doubts),
             ),
             ranks=RANKS,
