@@ -103,10 +103,13 @@ def load_tokenizer(base_model: str | Path) -> PreTrainedTokenizerFast:
             need="tokenizer.json (and tokenizer_config.json) beside config.json",
             fix="tokenizer.save_pretrained(folder)  # with the tokenizer that the model was trained with",
         )
-    from transformers import AutoTokenizer
+    if str(base_model) in WHEELS:  # its class is known, and importing AutoTokenizer costs 90 MB
+        from transformers import PreTrainedTokenizerFast as Loader
+    else:
+        from transformers import AutoTokenizer as Loader
 
     try:
-        loaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        loaded = Loader.from_pretrained(str(folder), local_files_only=True)
     except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"the tokenizer of {str(base_model)!r} cannot be loaded",

@@ -15,6 +15,7 @@ from typing import IO, Any, Self
 import attrs
 import numpy as np
 import numpy.typing as npt
+import orjson
 
 from tinker_officer._digest import canonical
 from tinker_officer._disk import writing
@@ -59,6 +60,20 @@ def content_digest(row: Row) -> bytes:
     except ValueError as error:
         raise RowError(f"a tool holds a number that JSON has no form for: {error}") from error
     return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
+
+
+def has_digest(messages: Any, expected: npt.NDArray[np.uint8]) -> bool:
+    """Whether `messages`, as they are, have this content digest: then they are in normal form, without tools.
+
+    Quick, and on the safe side: orjson writes what `canonical` writes, or else the digests differ.
+    """
+    if not isinstance(messages, list):
+        return False
+    try:
+        content = orjson.dumps(messages, option=orjson.OPT_SORT_KEYS)
+    except TypeError:  # a number or a text that orjson does not write
+        return False
+    return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest() == expected.tobytes()
 
 
 def jsonl(path: str | Path, *, on_error: str, shape: str | None, progress: bool | None) -> Loaded:

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import html
-import io
 import logging
-import zipfile
-from array import array
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 import numpy as np
@@ -25,23 +24,20 @@ import numpy.typing as npt
 from tinker_officer import _models, _text
 from tinker_officer._digest import digest
 from tinker_officer._fields import one_of, whole
-from tinker_officer._files import home, write_atomic
-from tinker_officer._progress import Progress
+from tinker_officer._files import home
+from tinker_officer.data.counting import ROW, Rows, count
 from tinker_officer.data.digests import first_of_each, order
-from tinker_officer.data.render import TooLong, TrainOn, default_renderer_name, example, renderer_for
+from tinker_officer.data.render import TooLong, TrainOn, default_renderer_name, renderer_for
 from tinker_officer.errors import DataError, ModelError
 
 
 if TYPE_CHECKING:
-    from tinker_cookbook.renderers import Renderer
-
     from tinker_officer.data.conversations import Conversations
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 1  # part of the cache's key: raise it when rows are measured differently
+_FORMAT = 2  # part of the cache's key: raise it when rows are measured differently
 _QUANTILES = (0.0, 0.5, 0.9, 0.99, 1.0)
-_SOON_ROWS = 2_000
 _FIX = "TokenCounts(examples=9_500, trained=2_000_000, total=2_600_000)"
 _COUNT = whole(0, error=DataError, fix=_FIX)
 _MAYBE = attrs.validators.optional(_COUNT)
@@ -162,6 +158,32 @@ class RowCounts:
         result: npt.NDArray[np.bool_] = (self.trained > 0) & ~self.dropped
         return result
 
+    @classmethod
+    def merged(cls, parts: Sequence[Self]) -> Self:
+        """Return what is known of the conversations of all `parts`, one part after the other.
+
+        Exact: `summed` of it is what measuring everything at once gives, copies across parts included.
+
+        Raises:
+            DataError: no parts, or parts that were measured under different limits.
+        """
+        rules = sorted({(str(part.max_length), part.too_long) for part in parts})
+        if len(rules) != 1:
+            raise DataError(
+                "these counts cannot be merged",
+                got=" and ".join(f"max_length={limit}, too_long={rule!r}" for limit, rule in rules)
+                or "no parts",
+                need="at least one part, all measured under the same limit",
+                fix="RowCounts.merged([measure_rows(part, base_model, max_length=1024) for part in parts])",
+            )
+        return cls(
+            np.concatenate([part.lengths for part in parts]),
+            np.concatenate([part.trained for part in parts]),
+            np.concatenate([part.digests for part in parts]),
+            parts[0].max_length,
+            parts[0].too_long,
+        )
+
     def summed(self, *, train_on: str, renderer_name: str) -> TokenCounts:
         """Return the counts over all conversations."""
         used = self.used
@@ -251,17 +273,17 @@ def measure_rows(
             "train_on": train_on,
         }
     )
-    path = home() / "cache" / "measure" / f"{key}.npz"
+    path = home() / "cache" / "measure" / f"{key}.npy"
     # The cache holds the rows by content, so that the same rows in another order are found too.
     by_content = order(conversations.content_digests)
-    arrays = _load(path, len(conversations))
-    if arrays is None:
-        found = _walk(conversations, renderer, limit, train_on, progress)
-        arrays = tuple(array_[by_content] for array_ in found)
-        _save(path, arrays)
-    back = np.argsort(by_content, kind="stable")
-    lengths, trained, digests = (array_[back] for array_ in arrays)
-    return RowCounts(lengths, trained, digests, limit, too_long)
+    kept = _load(path, len(conversations))
+    if kept is None:
+        rows = count(conversations, renderer, limit=limit, train_on=train_on, progress=progress)
+        _save(path, rows[by_content])
+    else:
+        rows = np.empty_like(kept)
+        rows[by_content] = kept
+    return RowCounts(rows["length"], rows["trained"], rows["digest"], limit, too_long)
 
 
 def renderer_identity(base_model: str, renderer_name: str) -> dict[str, Any]:
@@ -304,45 +326,22 @@ def _limit(base_model: str, max_length: int | None) -> int | None:
     return max_length
 
 
-def _walk(
-    conversations: Conversations,
-    renderer: Renderer,
-    limit: int | None,
-    train_on: TrainOn,
-    progress: bool | None,
-) -> tuple[npt.NDArray[Any], ...]:
-    """Render each conversation once; return lengths, trained tokens and digests in order."""
-    lengths, trained, digests = array("i"), array("i"), bytearray()
-    if progress is None and len(conversations) < _SOON_ROWS:
-        progress = False
-    with Progress(len(conversations), "measuring", unit="conversations", show=progress) as bar:
-        for conversation in conversations:
-            model_input, weights = example(conversation, renderer, train_on=train_on)
-            tokens = np.array(model_input.to_ints()[:limit], "<i4")
-            mask = weights.numpy()[1:limit] > 0
-            lengths.append(model_input.length)
-            trained.append(int(mask.sum()))
-            digests += hashlib.blake2b(
-                tokens.tobytes() + np.packbits(mask).tobytes(), digest_size=16
-            ).digest()
-            bar.advance()
-    matrix = np.frombuffer(bytes(digests), np.uint8).reshape(-1, 16)
-    return np.array(lengths, np.int32), np.array(trained, np.int32), matrix
-
-
-def _save(path: Path, arrays: tuple[npt.NDArray[Any], ...]) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, lengths=arrays[0], trained=arrays[1], digests=arrays[2])
+def _save(path: Path, rows: Rows) -> None:
     try:
-        write_atomic(path, buffer.getvalue())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.stem}.{os.getpid()}.npy")
+        try:
+            np.save(temporary, rows)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:  # a cache that cannot be written costs time, not the result
         logger.warning("data.measure: %s could not be written: %s", path, error)
 
 
-def _load(path: Path, rows: int) -> tuple[npt.NDArray[Any], ...] | None:
+def _load(path: Path, length: int) -> Rows | None:
     try:
-        with np.load(path) as saved:
-            arrays = (saved["lengths"], saved["trained"], saved["digests"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        rows: Rows = np.load(path)
+    except (OSError, ValueError, EOFError):
         return None
-    return arrays if all(len(array_) == rows for array_ in arrays) else None
+    return rows if rows.dtype == ROW and len(rows) == length else None
