@@ -1,35 +1,16 @@
-"""What a pilot found: its arms, and the learning rate that they point to, or why they point to none.
-
-The losses of the best rate and of its two neighbours have a parabola through them, in ln(learning rate);
-its lowest point is the rate. How sure that is comes from a bootstrap over two kinds of chance: which
-conversations were held out (resampled, the same ones for every arm) and how a run happens to go (normal,
-as wide as the two replicates at the centre differ, or as runs of the sweep do). The interval is never
-narrower than x/÷ 1.25.
-"""
+"""What a pilot found: its arms, and the learning rate that they point to, or why they point to none."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import attrs
-import numpy as np
-import numpy.typing as npt
 
 from tinker_officer._text import significant, table
 from tinker_officer.errors import PlanError
 from tinker_officer.plan.sourced import Sourced
-
-
-Floats = npt.NDArray[np.float64]
-
-FLOOR = 1.25  # the interval's least half-width, as a factor
-CONFIDENCE = 0.95
-RUN_NOISE = 3e-4  # how much two runs that differ in their seed differ, as a share of the loss
-_DRAWS = 2_000
-_LARGEST_SHIFT = math.log(2.0)  # of the lowest point from the best arm: the next arm is no further off
 
 
 @attrs.frozen
@@ -53,7 +34,8 @@ class Arm:
     @property
     def name(self) -> str:
         """The arm's name, the same in every start of a pilot: `lr-4.700e-04` or `lr-4.700e-04-again`."""
-        return f"lr-{self.learning_rate:.3e}" + ("-again" if self.replicate else "")
+        written = f"{self.learning_rate:.3e}".replace("+", "")  # a name may not hold a plus
+        return f"lr-{written}" + ("-again" if self.replicate else "")
 
 
 @attrs.frozen
@@ -72,6 +54,7 @@ class PilotFit:
         interval: where the best rate is expected; None when the fit is refused.
         curvature: second derivative of the loss in ln(learning rate) at the fit, in nats; None likewise.
         noise: standard deviation that a run's loss was taken to have, in nats.
+        lowest: the loss at the fitted rate, by the parabola, nats a token; None when the fit is refused.
         refused: why the arms settle nothing, or None.
         doubts: what to know of a fit that is not refused.
     """
@@ -87,6 +70,7 @@ class PilotFit:
     interval: tuple[float, float] | None
     curvature: float | None
     noise: float
+    lowest: float | None = None
     refused: str | None = None
     doubts: tuple[str, ...] = ()
 
@@ -136,8 +120,8 @@ class PilotFit:
         else:
             low, high = self.interval
             end = [
-                f"Best rate {significant(self.learning_rate):.1e}, expected within {low:.1e} to {high:.1e}; "
-                f"a run's own chance is about {self.noise:.1e} nats"
+                f"Best rate {significant(self.learning_rate):.1e}, expected within {low:.1e} to {high:.1e}.",
+                f"Two runs that differ by chance alone would differ by about {self.noise:.1e} nats.",
             ]
         return "\n".join([head, shown, *end, *(f"? {doubt}" for doubt in self.doubts)])
 
