@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tinker_officer import LoRAPlan, TokenCounts
+from tinker_officer import LoRAPlan, PairCounts, TokenCounts
 from tinker_officer.errors import PlanError
 
 
@@ -52,3 +52,40 @@ def test_the_reason_why_nothing_is_left_is_given() -> None:
     counts = TokenCounts(examples=4, trained=0, total=90, masked=4, dropped=3)
     with pytest.raises(PlanError, match=r"4 whose every token is masked, 3 dropped as too long"):
         LoRAPlan.for_("Qwen/Qwen3-8B").sft(counts)
+
+
+def test_the_larger_model_that_is_offered_would_do() -> None:
+    """The smallest listed model of the family that is low-regret is named, and planning with it agrees."""
+    counts = TokenCounts(examples=10**6, trained=9 * 10**8, total=10**9)
+    [change] = LoRAPlan.for_("Qwen/Qwen3-30B-A3B", max_rank=64).sft(counts).decision.changes
+    assert "(Qwen/Qwen3-235B-A22B-Instruct-2507 at rank 64)" in change
+    larger = LoRAPlan.for_("Qwen/Qwen3-235B-A22B-Instruct-2507", max_rank=64).sft(counts)
+    assert (larger.rank, larger.verdict) == (64, "low-regret")
+
+
+def test_the_subset_that_is_offered_would_do() -> None:
+    """Exactly as many tokens as the advice allows are low-regret; one more is not."""
+    base = LoRAPlan.for_("Qwen/Qwen3-30B-A3B", max_rank=64)
+    counts = TokenCounts(examples=10**6, trained=9 * 10**8, total=10**9)
+    [change] = base.sft(counts).decision.changes
+    most = int(change.partition("at most ")[2].split()[0].replace(",", ""))
+    fits = TokenCounts(examples=10**6, trained=most, total=most)
+    over = TokenCounts(examples=10**6, trained=most + 1, total=most + 1)
+    assert (base.sft(fits).verdict, base.sft(over).verdict) == ("low-regret", "tight")
+
+
+@pytest.mark.parametrize(
+    ("plan", "rank"),
+    [
+        (LoRAPlan.for_("meta-llama/Llama-3.2-1B").rl(10**8, reward_rate=0.5), 128),
+        (
+            LoRAPlan.for_("meta-llama/Llama-3.2-1B", max_rank=512).dpo(PairCounts(pairs=10**8)).pin(rank=64),
+            128,
+        ),
+    ],
+)
+def test_the_rank_that_is_offered_would_do(plan: LoRAPlan, rank: int) -> None:
+    """Methods that count bits name the rank that would be low-regret, too."""
+    assert f"rank {rank} would be low-regret" in plan.decision.changes
+    assert plan.pin(rank=rank).verdict == "low-regret"
+    assert plan.pin(rank=rank // 2).verdict == "tight"

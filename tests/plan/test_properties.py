@@ -199,6 +199,9 @@ def test_a_new_objective_forgets_what_a_pilot_measured() -> None:
     assert LoRAPlan.from_json(piloted.to_json()) == piloted
     assert METHODS["sft"](piloted, 10_000) == plan
     assert piloted.pin(learning_rate=1e-4).learning_rate == 1e-4
+    huge = BASE["Qwen/Qwen3-8B"].sft(TokenCounts(examples=10**7, trained=10**11, total=10**11))
+    assert (huge.verdict, huge.decision.pilot) == ("capacity-limited", True)
+    assert not attrs.evolve(huge, pilot_fit=fit).decision.pilot
     refused = attrs.evolve(
         plan, pilot_fit=attrs.evolve(fit, refused="no curve", learning_rate=None, interval=None)
     )
