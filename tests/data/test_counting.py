@@ -298,5 +298,5 @@ def test_an_interrupted_measurement_stops_soon(tiny_model, monkeypatch):
 
     monkeypatch.setattr(Way, "rows", counted)
     with pytest.raises(KeyboardInterrupt):
-        list(counting._blocks(way, len(talk)))
-    assert len(begun) <= 2 * counting._cores() + 2
+        list(counting._blocks(way, range(len(talk)), 2))
+    assert len(begun) <= 2 * 2 + 2

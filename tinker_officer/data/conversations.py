@@ -188,10 +188,7 @@ class Conversations:
         )
 
     def plain_messages(self, indices: Sequence[int]) -> Iterator[Sequence[Json] | None]:
-        """Yield the messages of rows that have no tools, None for others; for reading many rows fast.
-
-        A row that already holds its normal form, as its digest proves, is not brought into it again.
-        """
+        """Yield the messages of each row, None for rows with tools; fast, and checked by digest as ever."""
         numbers = self._rows[np.asarray(indices, np.intp)].tolist()
         for index, row in zip(indices, self._store.guess(numbers), strict=True):
             messages = row.get("messages") if type(row) is dict else None
@@ -272,6 +269,7 @@ class Conversations:
         too_long: TooLong = "truncate",
         renderer_name: str | None = None,
         progress: bool | None = None,
+        on: Any = None,
     ) -> TokenCounts:
         """Return token counts of these conversations, exactly as training will see them.
 
@@ -284,6 +282,7 @@ class Conversations:
             too_long: `truncate` an example that is longer, or `drop` it.
             renderer_name: one of the cookbook's renderers; the model's own if None.
             progress: show progress (None: yes).
+            on: the module `ray`, to count on a Ray cluster; this machine's cores if None.
 
         Raises:
             ModelError: no such model or renderer.
@@ -299,6 +298,7 @@ class Conversations:
             too_long=too_long,
             renderer_name=renderer_name,
             progress=progress,
+            on=on,
         )
 
     def summary(self) -> Json:

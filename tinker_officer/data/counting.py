@@ -54,19 +54,31 @@ def count(
     limit: int | None,
     train_on: TrainOn,
     progress: bool | None = None,
+    within: range | None = None,
+    cores: int | None = None,
 ) -> Rows:
     """Return a `ROW` for each conversation, in order.
+
+    Args:
+        conversations: what is counted.
+        renderer: the cookbook's.
+        limit: tokens after which a conversation is cut.
+        train_on: the mask.
+        progress: show progress; None shows it for many rows.
+        within: only these rows.
+        cores: how many threads count; None for as many as this process may use.
 
     Raises:
         DataError: a row cannot be rendered, or is no longer what was checked.
     """
     way = fastest(conversations, renderer, limit=limit, train_on=train_on)
-    rows = np.zeros(len(conversations), ROW)
+    within = range(len(conversations)) if within is None else within
+    rows = np.zeros(len(within), ROW)
     if progress is None and len(rows) < _SOON_ROWS:
         progress = False
     with Progress(len(rows), "measuring", unit="conversations", show=progress) as bar:
-        for start, block in _blocks(way, len(rows)):
-            rows[start : start + len(block)] = block
+        for start, block in _blocks(way, within, cores or _cores()):
+            rows[start - within.start : start - within.start + len(block)] = block
             bar.advance(len(block))
     return rows
 
@@ -173,14 +185,13 @@ def fastest(conversations: Conversations, renderer: Renderer, *, limit: int | No
     return reference
 
 
-def _blocks(way: Way, total: int) -> Iterator[tuple[int, Rows]]:
+def _blocks(way: Way, within: range, workers: int) -> Iterator[tuple[int, Rows]]:
     """Yield where each block of conversations begins, and its rows, in order."""
-    blocks = (range(start, min(start + _BLOCK, total)) for start in range(0, total, _BLOCK))
+    blocks = (within[start : start + _BLOCK] for start in range(0, len(within), _BLOCK))
     if way.encoder is None:  # the renderer runs under the interpreter lock: threads would only wait
         for block in blocks:
             yield block.start, way.rows(block)
         return
-    workers = _cores()
     executor = ThreadPoolExecutor(workers, thread_name_prefix="measure")
     waiting: collections.deque[tuple[int, Future[Rows]]] = collections.deque()
     try:

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import html
-import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -25,16 +23,16 @@ from tinker_officer import _models, _text
 from tinker_officer._digest import digest
 from tinker_officer._fields import one_of, whole
 from tinker_officer._files import home
-from tinker_officer.data.counting import ROW, Rows, count
+from tinker_officer.data import kept
+from tinker_officer.data.counting import count
 from tinker_officer.data.digests import first_of_each, order
 from tinker_officer.data.render import TooLong, TrainOn, default_renderer_name, renderer_for
+from tinker_officer.data.spreading import count_on
 from tinker_officer.errors import DataError, ModelError
 
 
 if TYPE_CHECKING:
     from tinker_officer.data.conversations import Conversations
-
-logger = logging.getLogger(__name__)
 
 _FORMAT = 2  # part of the cache's key: raise it when rows are measured differently
 _QUANTILES = (0.0, 0.5, 0.9, 0.99, 1.0)
@@ -222,6 +220,7 @@ def measure(
     too_long: TooLong = "truncate",
     renderer_name: str | None = None,
     progress: bool | None = None,
+    on: Any = None,
 ) -> TokenCounts:
     """Return the token counts of `conversations`; see `Conversations.measure`."""
     name = renderer_name or default_renderer_name(str(base_model))
@@ -233,6 +232,7 @@ def measure(
         too_long=too_long,
         renderer_name=name,
         progress=progress,
+        on=on,
     )
     return rows.summed(train_on=train_on, renderer_name=name)
 
@@ -246,6 +246,7 @@ def measure_rows(
     too_long: TooLong = "truncate",
     renderer_name: str | None = None,
     progress: bool | None = None,
+    on: Any = None,
 ) -> RowCounts:
     """Return what is known of each conversation, from the cache where it was measured before.
 
@@ -276,13 +277,17 @@ def measure_rows(
     path = home() / "cache" / "measure" / f"{key}.npy"
     # The cache holds the rows by content, so that the same rows in another order are found too.
     by_content = order(conversations.content_digests)
-    kept = _load(path, len(conversations))
-    if kept is None:
-        rows = count(conversations, renderer, limit=limit, train_on=train_on, progress=progress)
-        _save(path, rows[by_content])
+    found = kept.load(path, len(conversations))
+    if found is not None:
+        rows = np.empty_like(found)
+        rows[by_content] = found
     else:
-        rows = np.empty_like(kept)
-        rows[by_content] = kept
+        rules: Any = {"limit": limit, "train_on": train_on, "progress": progress}
+        if on is None:
+            rows = count(conversations, renderer, **rules)
+        else:
+            rows = count_on(on, conversations, base_model, renderer_name, **rules)
+        kept.save(path, rows[by_content])
     return RowCounts(rows["length"], rows["trained"], rows["digest"], limit, too_long)
 
 
@@ -324,24 +329,3 @@ def _limit(base_model: str, max_length: int | None) -> int | None:
             fix="train.measure(base_model, max_length=1024)",
         )
     return max_length
-
-
-def _save(path: Path, rows: Rows) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.stem}.{os.getpid()}.npy")
-        try:
-            np.save(temporary, rows)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:  # a cache that cannot be written costs time, not the result
-        logger.warning("data.measure: %s could not be written: %s", path, error)
-
-
-def _load(path: Path, length: int) -> Rows | None:
-    try:
-        rows: Rows = np.load(path)
-    except (OSError, ValueError, EOFError):
-        return None
-    return rows if rows.dtype == ROW and len(rows) == length else None

@@ -1,0 +1,37 @@
+"""What was counted, kept on disk: a file that is whole or is not there."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+
+from tinker_officer.data.counting import ROW, Rows
+
+
+logger = logging.getLogger(__name__)
+
+
+def save(path: Path, rows: Rows) -> None:
+    """Keep `rows` at `path`; a cache that cannot be written costs time, not the result."""
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.npy")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            np.save(temporary, rows)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        logger.warning("data.measure: %s could not be written: %s", path, error)
+
+
+def load(path: Path, length: int) -> Rows | None:
+    """Return the rows kept at `path`; None when there are none, or they are damaged."""
+    try:
+        rows: Rows = np.load(path)
+    except (OSError, ValueError, EOFError):
+        return None
+    return rows if rows.dtype == ROW and len(rows) == length else None
