@@ -43,7 +43,7 @@ _CAPACITY = {
 }
 _INTO = {"reward_model": "from", "prompt_distillation": "into", "distill": "into"}
 _PLACEMENT = ("placement", "all layers, the feed-forward ones above all; attention alone learns less")
-_RATE = ("rate", "about 10 times full fine-tuning's learning rate, nearly the same at every rank")
+_RATE = ("rate", "about 10 times full fine-tuning's learning rate (9.8 times, over 14 models)")
 _BATCH = ("batch", "small: LoRA's gap to full fine-tuning grows with the batch, whatever the rank")
 _GROUPS = ("groups", "only groups whose episodes earn different rewards move the policy")
 _DOCTRINE_SOURCE = "LoRA Without Regret, Thinking Machines Lab, 2025; Tinker's LoRA primer"
