@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tinker_officer.engine import sampler as sampler_module
+from tinker_officer.engine.cache import Cache
 from tinker_officer.engine.choosing import Choice, choose, stream
 from tinker_officer.engine.lora import Adapter, LoraSpec
 from tinker_officer.engine.models import BaseModel, load
@@ -479,3 +480,67 @@ def test_bfloat16_samples_with_the_adapter_beside_the_weights(
 
     gap = np.abs(output.outputs[0]["logprobs"][PROMPTS[0].size - 1 :] - sequence.logprobs)
     assert gap.mean() < 0.05
+
+
+@pytest.mark.parametrize("asked", [{"topk_sample_logprobs": 98}, {"topk_prompt_logprobs": 98}])
+def test_more_likeliest_tokens_than_there_are_fail_alone(
+    base: BaseModel, answers: Answers, asked: dict[str, int]
+) -> None:
+    """Asking for more of the likeliest tokens than the vocabulary has is refused before it joins a batch."""
+    sampler = Sampler(base)
+    sampler.add("good", SampleSpec(PROMPTS[0], max_tokens=4, **FREE))
+    with pytest.raises(EngineError, match=next(iter(asked))):
+        sampler.add("bad", SampleSpec(PROMPTS[0], max_tokens=4, **asked))
+    assert isinstance(answers(sampler)["good"], SampleOutput)
+
+
+def test_stop_strings_without_a_tokenizer_fail_alone(base: BaseModel, answers: Answers) -> None:
+    """Where no tokenizer can be read, a request with stop strings is refused, and its batch goes on."""
+    sampler = Sampler(base)
+    assert not (base.folder / "tokenizer.json").exists()
+    sampler.add("good", SampleSpec(PROMPTS[0], max_tokens=4, **FREE))
+    with pytest.raises(Exception, match="No such file"):
+        sampler.add("bad", SampleSpec(PROMPTS[0], max_tokens=4, stop_strings=("x",)))
+    assert isinstance(answers(sampler)["good"], SampleOutput)
+
+
+@pytest.mark.parametrize("length", [1, 3])
+def test_many_answers_of_one_request_never_stand_together(
+    base: BaseModel, answers: Answers, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    """However many answers are asked for, and however long the prompt, a step's rows fit the memory."""
+    rows: list[int] = []
+
+    def counted(logits: torch.Tensor, *others: Any) -> Any:
+        rows.append(logits.shape[0])
+        return choose(logits, *others)
+
+    monkeypatch.setattr(sampler_module, "choose", counted)
+    room = Cache(base).bytes_for(3, PROMPTS[3].size + length)
+    monkeypatch.setattr(sampler_module, "CACHE_BYTES", room)
+    sampler = Sampler(base)
+    for name in ("a", "b"):
+        sampler.add(name, SampleSpec(PROMPTS[3], max_tokens=length, num_samples=100, seed=1, **FREE))
+    out = answers(sampler)
+    assert max(rows) == (sampler_module.MAX_ROWS if length == 1 else 3)
+    assert [len(out[name].sequences) for name in ("a", "b")] == [100, 100]
+
+
+def test_memory_that_is_refused_changes_no_cache(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When there is no memory for more rows, those that are there stay as they were."""
+    cache = Cache(base)
+    cache.add(2, 5)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(torch, "zeros", full)
+    with pytest.raises(MemoryError):
+        cache.add(3, 500)
+    assert cache.lengths == [5, 5]
+
+
+def test_a_temperature_near_zero_takes_the_likeliest() -> None:
+    """A temperature so low that dividing by it overflows is greedy, not the last token of the vocabulary."""
+    tokens, _ = choose(torch.tensor([[5.0, 1.0, -1.0]]), [Choice(1e-42, -1, 1.0)], [stream(0, 0)])
+    assert tokens.tolist() == [0]

@@ -38,8 +38,8 @@ class Cache:
     def add(self, rows: int, tokens: int) -> int:
         """Make room for `rows` more sequences of `tokens` tokens; return the first one's index."""
         first = len(self.lengths)
+        self._reserve(first + rows, max([tokens, *self.lengths]) + 1)  # may fail, with nothing changed
         self.lengths += [tokens] * rows
-        self._reserve(len(self.lengths), max(self.lengths) + 1)
         return first
 
     def remove(self, row: int) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 
 _SHORT_LIST = 128
+_COLD = 1e-6  # the likeliest token at any lower temperature, where dividing logits would overflow
 
 
 @attrs.frozen
@@ -54,7 +55,7 @@ def choose(
     Returns:
         Token ids, int64, and log-probabilities, float32 (not finite where the logits were not), both `(B,)`.
     """
-    warm = [row for row, choice in enumerate(choices) if choice.temperature > 0]
+    warm = [row for row, choice in enumerate(choices) if choice.temperature > _COLD]
     if len(warm) == len(choices):
         tokens = _draw(logits_B_V, list(choices), list(streams))
     else:

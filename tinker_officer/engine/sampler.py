@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import attrs
@@ -45,8 +45,8 @@ from tinker_officer.errors import EngineError
 
 __all__ = ["SampleOutput", "SampleSequence", "SampleSpec", "Sampler"]
 PREFILL_TOKENS = 1024  # of one step, unless one prompt alone is longer
-MAX_ROWS = 64  # sequences of one adapter that are decoded together
-CACHE_BYTES = 1_500_000_000  # of keys and values of one adapter, beyond which new prompts wait
+MAX_ROWS = 64  # sequences of one adapter that are decoded together, and answers of one token in a step
+CACHE_BYTES = 1_500_000_000  # of keys and values of one adapter, beyond which new answers wait
 MERGED_ADAPTERS = 2  # weights with an adapter merged in that stay in memory
 PATIENCE = 32  # steps before another adapter's turn, when their weights do not all fit
 NO_LOGPROB = -99999.0  # the SDK's mark of a position without top-k log-probabilities
@@ -93,7 +93,9 @@ class Sampler:
             EngineError: the request is not valid; nothing is taken.
         """
         prompt = check_tokens("the prompt", np.asarray(spec.prompt), self.base)
-        check_parameters(spec)
+        check_parameters(spec, self.base.vocab_size)
+        if spec.stop_strings:
+            self._decoder()  # what is missing must fail this request, not the batch that it joins
         # The last token sampled need not fit: nothing is asked of the model behind it.
         room = self.base.max_context - prompt.size + 1
         limit = room if spec.max_tokens is None else min(spec.max_tokens, room)
@@ -125,7 +127,7 @@ class Sampler:
         return self._guarded(group, [row.request for row in group.rows], lambda: self._decode(group))
 
     def _guarded(
-        self, group: _Group, requests: Sequence[Request], work: Any
+        self, group: _Group, requests: Iterable[Request], work: Any
     ) -> list[tuple[str, SampleOutput | Exception]]:
         """Run a piece of work; if it fails, fail its requests and no others."""
         try:
@@ -148,29 +150,40 @@ class Sampler:
             self._groups.move_to_end(next(iter(self._groups)))
         return next(iter(self._groups.values()))
 
-    def _next_prefill(self) -> tuple[list[Request], _Group | None]:
-        """Return waiting requests of one adapter that fit, and the group that they join."""
-        batch: list[Request] = []
+    def _next_prefill(self) -> tuple[dict[Request, int], _Group | None]:
+        """Return waiting requests of one adapter, how many answers of each fit, and the group they join."""
+        batch: dict[Request, int] = {}
         group: _Group | None = None
-        tokens, rows = 0, 0
+        tokens, rows, single = 0, 0, 0
         for request in self._waiting.values():
             if group is None:
                 group = self._groups.get(id(request.adapter)) or _Group(request.adapter, Cache(self.base), [])
             if request.adapter is not group.adapter:
                 continue
             new = 0 if any(other.key == request.key for other in batch) else request.spec.prompt.size
-            want = 0 if request.limit == 1 else min(request.spec.num_samples - request.started, MAX_ROWS)
+            want = min(request.spec.num_samples - request.started, MAX_ROWS)
             if batch and tokens + new > PREFILL_TOKENS:
                 break
-            full = len(group.rows) + rows + want > MAX_ROWS
-            need = group.cache.bytes_for(rows + want, request.spec.prompt.size + _headroom(request.limit))
-            if (full or need > CACHE_BYTES) and want and (group.rows or rows):
-                break
-            batch.append(request)
-            tokens, rows = tokens + new, rows + want
+            if request.limit == 1:  # its answers leave at once, and need logits but no cache
+                if batch and single + want > MAX_ROWS:
+                    break
+                single += want
+            else:
+                longest = request.spec.prompt.size + _headroom(request.limit)
+                alone = not (group.rows or rows)
+                if alone:  # as many answers as fit, and one that does not
+                    want = max(1, min(want, CACHE_BYTES // group.cache.bytes_for(1, longest)))
+                full = len(group.rows) + rows + want > MAX_ROWS
+                if not alone and (full or group.cache.bytes_for(rows + want, longest) > CACHE_BYTES):
+                    break
+                rows += want
+            batch[request] = want
+            tokens += new
         return batch, group
 
-    def _prefill(self, group: _Group, batch: list[Request]) -> list[tuple[str, SampleOutput | Exception]]:
+    def _prefill(
+        self, group: _Group, batch: dict[Request, int]
+    ) -> list[tuple[str, SampleOutput | Exception]]:
         prompts: dict[bytes, list[Request]] = {}
         for request in batch:
             prompts.setdefault(request.key, []).append(request)
@@ -178,7 +191,7 @@ class Sampler:
         places: list[tuple[int, int] | None] = []
         starting: list[tuple[int, Row]] = []  # which prompt, which answer; those that go on stand first
         for index, (requests, length) in enumerate(zip(prompts.values(), lengths, strict=True)):
-            rows = [row for request in requests for row in self._start(request)]
+            rows = [row for request in requests for row in request.start(batch[request])]
             going = [row for row in rows if row.request.limit > 1]
             places.append((group.cache.add(len(going), length), len(going)) if going else None)
             group.rows += going
@@ -202,17 +215,6 @@ class Sampler:
             if request.started == request.spec.num_samples:
                 del self._waiting[request.name]
         return self._advance(group, [row for _, row in starting], logits)
-
-    def _start(self, request: Request) -> list[Row]:
-        """Return the next answers of a request: all of them, unless they are more than a batch holds."""
-        stop = (
-            request.spec.num_samples
-            if request.limit == 1
-            else min(request.spec.num_samples, request.started + MAX_ROWS)
-        )
-        rows = [Row(request, index) for index in range(request.started, stop)]
-        request.started = stop
-        return rows
 
     def _score(self, requests: list[Request], hidden: Tensor, weights: Projections) -> None:
         """Fill in the log-probabilities of a prompt, for those that asked."""

@@ -82,12 +82,13 @@ class SampleOutput:
     topk_prompt: TopK | None = None
 
 
-def check_parameters(spec: SampleSpec) -> None:
+def check_parameters(spec: SampleSpec, vocab_size: int) -> None:
     """Check every parameter but the prompt.
 
     Raises:
         EngineError: one is out of range.
     """
+    most = min(_MOST, vocab_size)
     limits: tuple[tuple[str, Any, bool, str], ...] = (
         ("num_samples", spec.num_samples, spec.num_samples >= 1, "at least 1"),
         (
@@ -102,14 +103,14 @@ def check_parameters(spec: SampleSpec) -> None:
         (
             "topk_prompt_logprobs",
             spec.topk_prompt_logprobs,
-            0 <= spec.topk_prompt_logprobs <= _MOST,
-            f"0 to {_MOST}",
+            0 <= spec.topk_prompt_logprobs <= most,
+            f"0 to {most}",
         ),
         (
             "topk_sample_logprobs",
             spec.topk_sample_logprobs,
-            0 <= spec.topk_sample_logprobs <= _MOST,
-            f"0 to {_MOST}",
+            0 <= spec.topk_sample_logprobs <= most,
+            f"0 to {most}",
         ),
         ("stop_strings", spec.stop_strings, all(spec.stop_strings), "texts that are not empty"),
     )
@@ -149,6 +150,11 @@ class Request:
     def scored(self) -> bool:
         """Whether the prompt itself is to be scored."""
         return self.spec.prompt_logprobs or self.spec.topk_prompt_logprobs > 0
+
+    def start(self, count: int) -> list[Row]:
+        """Return the next answers, on their way."""
+        first, self.started = self.started, self.started + count
+        return [Row(self, index) for index in range(first, self.started)]
 
     def output(self) -> SampleOutput:
         """Return the answers, once all are there."""
