@@ -271,7 +271,8 @@ def test_adam_is_torch_adamw(
     [
         {"learning_rate": -1.0},
         {"learning_rate": float("nan")},
-        {"beta1": 1.5},
+        {"beta1": 1.0},
+        {"beta2": 1.0},
         {"eps": float("inf")},
         {"weight_decay": -0.1},
     ],

@@ -17,6 +17,7 @@ from tinker_officer._fields import real
 from tinker_officer.errors import EngineError
 
 
+_MOST_BETA = 0.999999  # at 1 the bias correction divides by zero
 _FIX = "tinker.AdamParams(learning_rate=1e-4)"
 
 
@@ -25,8 +26,8 @@ class AdamSettings:
     """The settings of one step, with the names and defaults of `tinker.AdamParams`."""
 
     learning_rate: float = attrs.field(default=1e-4, validator=real(0, error=EngineError, fix=_FIX))
-    beta1: float = attrs.field(default=0.9, validator=real(0, 1, error=EngineError, fix=_FIX))
-    beta2: float = attrs.field(default=0.95, validator=real(0, 1, error=EngineError, fix=_FIX))
+    beta1: float = attrs.field(default=0.9, validator=real(0, _MOST_BETA, error=EngineError, fix=_FIX))
+    beta2: float = attrs.field(default=0.95, validator=real(0, _MOST_BETA, error=EngineError, fix=_FIX))
     eps: float = attrs.field(default=1e-12, validator=real(0, error=EngineError, fix=_FIX))
     weight_decay: float = attrs.field(default=0.0, validator=real(0, error=EngineError, fix=_FIX))
     grad_clip_norm: float = attrs.field(default=0.0, validator=real(-math.inf, error=EngineError, fix=_FIX))

@@ -200,7 +200,7 @@ class Trainer:
             `grad_norm:mean`, the norm before clipping.
 
         Raises:
-            EngineError: no forward_backward has succeeded since the last step, or the step would overflow.
+            EngineError: no forward_backward has succeeded since the last step.
         """
         if self._gradient is None:
             raise EngineError(
