@@ -272,15 +272,35 @@ def test_a_body_is_an_object_or_refused(body: bytes) -> None:
         assert isinstance(parse_object(body), dict)
 
 
+def test_a_body_that_would_not_fit_in_memory_is_refused_unread() -> None:
+    """JSON longer than any that the SDK sends is refused: lists take far more memory than their text."""
+    with pytest.raises(Refused, match="cannot be read"):
+        parse_object(b'{"a": [' + b"[]," * 12_000_000 + b"[]]}")
+
+
+def test_few_bytes_do_not_become_much_memory() -> None:
+    """Sparse tensors of a request, each within the limit, are refused when together they are not."""
+    request = pb.ForwardBackwardRequest(model_id="abc:train:0", seq_id=1, loss_fn="cross_entropy")
+    for _ in range(3):
+        tensor = request.data.add().loss_fn_inputs["target_tokens"]
+        tensor.dtype = pb.DTYPE_INT64
+        tensor.shape.extend([1, 2**25])
+        tensor.sparse_csr.crow_indices = np.zeros(2, np.int64).tobytes()
+    with pytest.raises(Refused, match="cannot be read") as caught:
+        wire.decode_forward_backward(request.SerializeToString())
+    assert str(3 * 2**25) in str(caught.value)
+
+
 def test_fields_name_what_is_wrong() -> None:
     """A field that is missing, of another type or out of range is named, with what it must be."""
-    read = Fields({"n": 5, "x": "text", "f": math.nan, "m": []}, "place")
+    read = Fields({"n": 5, "x": "text", "f": math.nan, "m": [], "huge": 10**400}, "place")
     for refused, need in (
         (lambda: read.text("n"), "a string"),
         (lambda: read.text("missing"), "a string"),
         (lambda: read.whole("n", 0, low=6, high=9), "an integer from 6 to 9"),
         (lambda: read.whole("x", 0), "an integer"),
         (lambda: read.real("f", 0.0, low=0.0), "a finite number of at least 0"),
+        (lambda: read.real("huge", 0.0), "a finite number"),
         (lambda: read.flag("n", default=True), "true or false"),
         (lambda: read.mapping("m"), "an object"),
     ):

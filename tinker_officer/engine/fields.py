@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from typing import Any
 
 from tinker_officer.engine.refusal import Refused
+
+
+_MOST_BYTES = 32 * 2**20
 
 
 def parse_object(text: bytes) -> dict[str, Any]:
     """Return the JSON object that `text` holds; an empty text is an empty object.
 
     Raises:
-        Refused: it is no JSON object.
+        Refused: it is no JSON object, or longer than any that the SDK sends.
     """
+    if len(text) > _MOST_BYTES:  # nested lists take twenty times as much memory as their text
+        raise malformed("the body", f"{len(text)} bytes of JSON")
     try:
         value = json.loads(text or b"{}")
     except (ValueError, RecursionError) as error:
@@ -81,7 +86,11 @@ class Fields:
         value = self._body.get(name)
         if value is None:
             return default
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        number = (
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and abs(value) <= sys.float_info.max
+        )
         if not number or (low is not None and value < low) or (high is not None and value > high):
             raise self._wrong(name, value, _range("a finite number", low, high))
         return float(value)

@@ -251,7 +251,7 @@ def _path(request: Request) -> TinkerPath:
 
 def _page(request: Request) -> tuple[int, int]:
     query = {
-        key: int(value) if value.isdigit() else value
+        key: int(value[:18]) if value.isdecimal() else value
         for key, value in request.query_params.items()
         if key in {"limit", "offset"}
     }

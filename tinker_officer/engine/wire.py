@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 PROTOBUF = "application/x-protobuf"
-_MOST_ELEMENTS = 2**26  # of one tensor: 256 MiB in float32
+_MOST_ELEMENTS = 2**26  # of a dense tensor, or of all sparse ones of a request: 256 MiB in float32
 
 
 @attrs.frozen
@@ -102,6 +102,14 @@ def decode_forward_backward(body: bytes) -> ForwardBackward:
     config: dict[str, float | str] = dict(message.loss_fn_config)
     for key, value in message.loss_fn_config_v2.items():
         config[key] = value.text if value.WhichOneof("value") == "text" else value.number
+    sparse = sum(
+        math.prod(map(abs, tensor.shape))
+        for datum in message.data
+        for tensor in datum.loss_fn_inputs.values()
+        if tensor.HasField("sparse_csr")
+    )
+    if sparse > _MOST_ELEMENTS:  # a few bytes can stand for as many zeros as they like
+        raise malformed("the body", f"sparse tensors whose shapes have {sparse} elements")
     data = [
         Datum(
             _tokens(datum.model_input, index),
