@@ -107,7 +107,10 @@ def test_forgetting_an_owner_wakes_who_waits_for_it() -> None:
         futures.finish(done, reply())
         waiting = asyncio.ensure_future(futures.wait(future.id, 30))
         await asyncio.sleep(0.01)
-        futures.forget("model")
+        other, _ = futures.begin("other", 1)
+        assert futures.forget({"model", "unknown"}) == [future.id]
+        assert futures.get(other.id) is other
+        futures.forget({"other"})
         with pytest.raises(Refused, match="gone"):
             await asyncio.wait_for(waiting, 1)
         assert (len(futures), futures.waiting) == (0, 0)

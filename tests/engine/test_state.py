@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import gc
+import threading
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,8 +15,9 @@ import httpx
 import pytest
 
 from tinker_officer.engine import app as routes
+from tinker_officer.engine import sessions
 from tinker_officer.engine.answers import failure
-from tinker_officer.engine.compute import Compute
+from tinker_officer.engine.compute import Compute, Job
 from tinker_officer.engine.refusal import Refused
 from tinker_officer.engine.state import State
 from tinker_officer.engine.store import Store
@@ -154,6 +158,102 @@ def test_a_session_that_ends_while_a_model_is_made_keeps_nothing(
         assert state.workshop._trainings == {}
 
     play(scenario)
+
+
+def test_a_session_that_ends_takes_its_sampling_along(
+    play: Callable[[Scenario], None], tiny_model: Path
+) -> None:
+    """When a session is finished, nobody goes on to decode the answers that it asked for."""
+
+    async def scenario(state: State, http: httpx.AsyncClient) -> None:
+        session_id = await session(http)
+        opened = await http.post(
+            "create_sampling_session", json={"session_id": session_id, "base_model": str(tiny_model)}
+        )
+        body = {
+            "sampling_session_id": opened.json()["sampling_session_id"],
+            "seq_id": 0,
+            "prompt": {"chunks": [{"type": "encoded_text", "tokens": [1, 2]}]},
+            "sampling_params": {"max_tokens": 1000, "stop": []},
+            "num_samples": 64,
+        }
+        promise = (await http.post("asample", json=body)).json()
+        assert len(set(promise["sample_sequence_ids"])) == 64
+        assert (await http.post(f"sessions/{session_id}/finish", json={})).status_code == 200
+        idle = threading.Event()
+        state.compute.call(lambda: None if state.workshop.busy else idle.set())
+        assert await asyncio.to_thread(idle.wait, 30)
+
+    play(scenario)
+
+
+def test_names_that_lead_nowhere_and_ended_sessions_are_not_collected(
+    play: Callable[[Scenario], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long life of wrong names and short sessions costs no memory."""
+    monkeypatch.setattr(sessions, "_REMEMBERED", 3)
+
+    async def scenario(state: State, http: httpx.AsyncClient) -> None:
+        for number in range(6):
+            session_id = await session(http)
+            body = {"session_id": session_id, "base_model": f"./no/such/{number}"}
+            assert (await http.post("create_sampling_session", json=body)).status_code == 400
+            assert (await http.post(f"sessions/{session_id}/finish", json={})).status_code == 200
+        assert state._located == {}
+        assert list(state.here.sessions)[-1] == session_id
+        assert len(state.here.sessions) == 3
+
+    play(scenario)
+
+
+@pytest.mark.parametrize(("limit", "status"), [("²", 400), ("x", 400), ("9" * 5000, 400), ("3", 200)])
+def test_a_page_is_of_a_number(play: Callable[[Scenario], None], limit: str, status: int) -> None:
+    """A limit that is no number, or one of 5,000 digits, is refused by name."""
+
+    async def scenario(_state: State, http: httpx.AsyncClient) -> None:
+        assert (await http.get("sessions", params={"limit": limit})).status_code == status
+
+    play(scenario)
+
+
+def test_a_failed_request_holds_no_memory() -> None:
+    """What a request had in memory is free as soon as its failure is answered, without garbage collection."""
+
+    class Tensor:
+        pass
+
+    held: list[weakref.ref[Tensor]] = []
+    answered = threading.Event()
+
+    def work() -> Generator[None, None, None]:
+        tensor = Tensor()
+        held.append(weakref.ref(tensor))
+        yield
+        raise MemoryError
+
+    def done(error: Exception) -> None:
+        failure(error)
+        answered.set()
+
+    gc.disable()
+    try:
+        compute = Compute(Quiet(), lambda: None)
+        compute.start()
+        compute.submit(Job("a", work, done))
+        assert answered.wait(10)
+        assert compute.stop(10)
+        assert held[0]() is None
+    finally:
+        gc.enable()
+
+
+class Quiet:
+    """Nothing beside the jobs."""
+
+    busy = False
+
+    def step(self) -> None:
+        """Do nothing."""
 
 
 def test_a_bug_of_ours_is_no_5xx(play: Callable[[Scenario], None], monkeypatch: pytest.MonkeyPatch) -> None:

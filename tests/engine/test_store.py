@@ -9,8 +9,10 @@ import resource
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -260,3 +262,38 @@ def test_scratch_is_swept_when_its_owner_is_gone_and_only_then(store: Store, tmp
     assert not dead.exists()
     assert (store.scratch / "draft").exists()
     other.close()
+
+
+def test_a_record_is_amended_by_many_at_once(store: Store) -> None:
+    """Publishing and giving time at the same moment: both changes are there, and the record is whole."""
+    store.save(PATH, FILES, META, overwrite=False)
+    later = "2999-01-01T00:00:00+00:00"
+
+    def change(number: int) -> None:
+        store.amend(PATH, **({"public": True} if number % 2 else {"expires": later}))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(change, range(100)))
+    meta = store.meta(PATH)
+    assert (meta.public, meta.expires) == (True, later)
+
+
+def test_what_is_overwritten_is_read_as_one_of_the_two(store: Store) -> None:
+    """Reading while a checkpoint is overwritten gives the old or the new one, never a damaged mixture."""
+    store.save(PATH, FILES, META, overwrite=False)
+    name = next(iter(FILES))
+    over = threading.Event()
+
+    def overwrite() -> None:
+        try:
+            for number in range(100):
+                store.save(PATH, {name: b"%d" % number * 1000}, META, overwrite=True)
+        finally:
+            over.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(overwrite)
+        while not over.is_set():
+            _, files = store.read(PATH)
+            assert set(files) in ({name}, set(FILES))
+        writing.result()

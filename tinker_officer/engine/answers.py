@@ -25,7 +25,20 @@ def as_json(value: Any) -> Reply:
 
 
 def failure(error: Exception) -> Reply:
-    """Return an error as an answer: the caller's ("user") when it says so itself, else the server's."""
+    """Return an error as an answer: the caller's ("user") when it says so itself, else the server's.
+
+    Its tracebacks are cut off: they would hold the tensors of the failed request until the next full
+    collection of garbage, which after an out-of-memory comes too late.
+    """
+    reply = _reply(error)
+    cause: BaseException | None = error
+    while cause is not None and cause.__traceback__ is not None:
+        cause.__traceback__ = None
+        cause = cause.__cause__ or cause.__context__
+    return reply
+
+
+def _reply(error: Exception) -> Reply:
     if isinstance(error, OfficerError):
         return as_json({"error": str(error), "category": "user"})
     if _out_of_memory(error):

@@ -21,6 +21,7 @@ from tinker_officer.engine.state import State
 from tinker_officer.errors import OfficerError
 
 
+_MOST_BETA = 0.999999  # as AdamSettings has it
 HOLD_S = 20.0  # the SDK gives up a poll after 45 s
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -178,8 +179,8 @@ async def _optim_step(state: State, body: dict[str, Any]) -> dict[str, Any]:
     adam = Fields(read.mapping("adam_params"), "adam_params")
     settings = {
         "learning_rate": adam.real("learning_rate", 1e-4, low=0.0),
-        "beta1": adam.real("beta1", 0.9, low=0.0, high=1.0),
-        "beta2": adam.real("beta2", 0.95, low=0.0, high=1.0),
+        "beta1": adam.real("beta1", 0.9, low=0.0, high=_MOST_BETA),
+        "beta2": adam.real("beta2", 0.95, low=0.0, high=_MOST_BETA),
         "eps": adam.real("eps", 1e-12, low=0.0),
         "weight_decay": adam.real("weight_decay", 0.0, low=0.0),
         "grad_clip_norm": adam.real("grad_clip_norm", 0.0, low=0.0),
@@ -269,7 +270,8 @@ def _retrieve(state: State) -> Endpoint:
 
 
 def _promise(future: Future) -> dict[str, Any]:
-    return {"request_id": future.id, **future.note}
+    names = {"sample_sequence_ids": [f"{future.id}:{i}" for i in range(future.samples)]}
+    return {"request_id": future.id, **(names if future.samples else {})}
 
 
 def _only_adam(config: dict[str, Any] | None) -> None:

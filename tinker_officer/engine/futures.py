@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import OrderedDict
+from collections.abc import Collection
 
 import attrs
 
@@ -27,7 +28,7 @@ class Future:
     owner: str
     seq: int | None
     done: asyncio.Future[Reply]
-    note: dict[str, object] = attrs.field(factory=dict)
+    samples: int = 0  # how many the SDK wants to know the names of at once
     fetched: bool = False
 
 
@@ -121,10 +122,17 @@ class Futures:
         """Return the future of `request_id`, if it is known."""
         return self._futures.get(request_id)
 
-    def forget(self, owner: str) -> None:
-        """Drop everything of `owner`; who waits for it is told that it is gone."""
-        for future in [future for future in self._futures.values() if future.owner == owner]:
+    def forget(self, owners: Collection[str]) -> list[str]:
+        """Drop everything of `owners`; who waits for it is told that it is gone.
+
+        Returns:
+            The requests that had no answer yet.
+        """
+        theirs = [future for future in self._futures.values() if future.owner in owners]
+        unanswered = [future.id for future in theirs if not future.done.done()]
+        for future in theirs:
             self._drop(future)
+        return unanswered
 
     def close(self) -> None:
         """Wake everyone who waits, and tell them that their answer will not come."""

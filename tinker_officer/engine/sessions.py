@@ -14,6 +14,9 @@ from tinker_officer.engine.refusal import Refused
 from tinker_officer.engine.workshop import Weights
 
 
+_REMEMBERED = 1000  # finished sessions that can still be looked up
+
+
 @attrs.define(eq=False)
 class Session:
     """One client's stay."""
@@ -71,6 +74,12 @@ class Sessions:
             )
         session.seen = time.monotonic()
         return session
+
+    def prune(self) -> None:
+        """Forget the oldest sessions that are finished, so that a long life costs no memory."""
+        finished = [one.id for one in self.sessions.values() if one.finished]
+        for session_id in finished[:-_REMEMBERED]:
+            del self.sessions[session_id]
 
     def idle(self, idle_s: float) -> list[Session]:
         """Return the sessions that go on, but of which nothing was heard for `idle_s`."""

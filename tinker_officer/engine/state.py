@@ -24,8 +24,8 @@ from tinker_officer.engine.records import Meta, Run, TinkerPath, now
 from tinker_officer.engine.refusal import Refused
 from tinker_officer.engine.sessions import Model, Session, Sessions
 from tinker_officer.engine.store import Store
-from tinker_officer.engine.workshop import Weights, Workshop
-from tinker_officer.errors import EngineError
+from tinker_officer.engine.workshop import Weights, Workshop, adapter_key
+from tinker_officer.errors import EngineError, OfficerError
 
 
 logger = logging.getLogger(__name__)
@@ -61,15 +61,15 @@ class State:
         """End a session, and free what it holds in memory; checkpoints stay."""
         session = self.here.session(session_id)
         session.finished = True
+        for request_id in self.futures.forget({*session.models, *session.samplers}):
+            self.compute.call(partial(self.workshop.cancel, request_id))
         for model_id in session.models:
             self.here.models.pop(model_id, None)
-            self.futures.forget(model_id)
             self._forget(model_id)
         for sampler_id in session.samplers:
-            self.futures.forget(sampler_id)
-            weights = self.here.samplers.pop(sampler_id, None)
-            if weights is not None and weights.key == sampler_id:
-                self.compute.call(partial(self.workshop.forget_weights, sampler_id))
+            self.here.samplers.pop(sampler_id, None)
+            self.compute.call(partial(self.workshop.forget_weights, sampler_id))
+        self.here.prune()
 
     def finish_idle(self, idle_s: float) -> int:
         """End the sessions that nobody was heard of for `idle_s`; return how many there were."""
@@ -199,7 +199,8 @@ class State:
         session = self.here.session(session_id)
         sampler_id = f"{session.id}:sample:{seq}"
         if sampler_id not in self.here.samplers:
-            name = self.store.meta(path).base_model if path is not None else base_model
+            meta = None if path is None else self.store.meta(path)
+            name = base_model if meta is None else meta.base_model
             if name is None:
                 raise Refused(
                     "nothing to sample from",
@@ -208,7 +209,8 @@ class State:
                     fix="service_client.create_sampling_client(base_model=...)",
                 )
             folder = await self.locate(name)
-            key = None if path is None else f"{path}@{self.store.meta(path).created}"
+            self.here.session(session_id)  # it may have ended meanwhile
+            key = None if path is None or meta is None else adapter_key(path, meta)
             self.here.samplers[sampler_id] = Weights(name, folder, key, path)
             session.samplers.append(sampler_id)
         return sampler_id
@@ -219,20 +221,22 @@ class State:
         sampler_id = f"{model.session}:sample:{sampler_seq}"
 
         def work() -> Generator[None, None, dict[str, Any]]:
-            self.workshop.snapshot(model_id, sampler_id, spill=True)
+            self.workshop.snapshot(model_id, sampler_id)
             yield
             return {"sampling_session_id": sampler_id, "type": "save_weights_for_sampler"}
 
-        self.here.samplers[sampler_id] = Weights(model.base_model, model.folder, sampler_id)
-        self.here.sessions[model.session].samplers.append(sampler_id)
-        return self._queue(model_id, seq, work, as_json)
+        future = self._queue(model_id, seq, work, as_json)
+        if sampler_id not in self.here.samplers:
+            self.here.samplers[sampler_id] = Weights(model.base_model, model.folder, sampler_id)
+            self.here.sessions[model.session].samplers.append(sampler_id)
+        return future
 
     def sample(self, request: wire.Sample) -> Future:
         """Put a sampling request into the batch."""
         weights = self.here.sampler(request.session_id)
         future, fresh = self.futures.begin(request.session_id, request.seq_id)
         if fresh:
-            future.note["sample_sequence_ids"] = [f"{future.id}:{i}" for i in range(request.num_samples)]
+            future.samples = request.num_samples
             settle = self._settler(future, protobuf)
             self.compute.call(partial(self.workshop.sample, future.id, request, weights, settle))
         return future
@@ -256,10 +260,15 @@ class State:
             ModelError: there is none.
         """
         task = self._located.get(base_model)
-        if task is None or (task.done() and task.exception() is not None):
+        if task is None:
             task = asyncio.ensure_future(asyncio.to_thread(_locate, base_model))
             self._located[base_model] = task
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except OfficerError:
+            if self._located.get(base_model) is task:  # the next one may find it
+                del self._located[base_model]
+            raise
 
     def located(self) -> dict[str, Path]:
         """Return the base models that were asked for, by name."""

@@ -20,6 +20,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -53,6 +54,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._changing = threading.Lock()  # what takes the place of something else, one at a time
         self._runs = root / "runs"
         scratch = root / "scratch"
         instance = uuid.uuid4().hex
@@ -151,10 +153,12 @@ class Store:
             _write(draft / "meta.json", meta.sealed())
             sync_folder(draft)
             folder.parent.mkdir(parents=True, exist_ok=True)
-            if folder.exists():
-                exchange(draft, folder)
-            else:
-                draft.rename(folder)
+            with self._changing:
+                self.must_be_free(path, overwrite=overwrite)
+                if folder.exists():
+                    exchange(draft, folder)
+                else:
+                    draft.rename(folder)
             sync_folder(folder.parent)
         except OSError as error:
             raise self._unwritable(error, sum(map(len, files.values()))) from error
@@ -200,6 +204,15 @@ class Store:
             EngineError: a file is missing, cut short or changed.
         """
         meta = self.meta(path)
+        while True:
+            try:
+                return meta, self._files(path, meta)
+            except EngineError:
+                before, meta = meta, self.meta(path)
+                if meta.files == before.files:
+                    raise  # else it was overwritten as we read
+
+    def _files(self, path: TinkerPath, meta: Meta) -> dict[str, bytes]:
         files = {}
         for name, described in meta.files.items():
             try:
@@ -211,7 +224,7 @@ class Store:
             if hashlib.sha256(data).hexdigest() != described["sha256"]:
                 raise _damaged(path, f"{name}: its contents changed since it was saved")
             files[name] = data
-        return meta, files
+        return files
 
     def amend(self, path: TinkerPath, **changes: Any) -> None:
         """Change fields of a checkpoint's record.
@@ -220,9 +233,10 @@ class Store:
             Refused: there is none at `path` (404).
             EngineError: the disk is full.
         """
-        meta = attrs.evolve(self.meta(path), **changes)
         try:
-            write_atomic(self._folder(path) / "meta.json", meta.sealed())
+            with self._changing:
+                meta = attrs.evolve(self.meta(path), **changes)
+                write_atomic(self._folder(path) / "meta.json", meta.sealed())
         except OSError as error:
             raise self._unwritable(error, 0) from error
 
@@ -234,7 +248,8 @@ class Store:
         """
         trash = self.scratch / uuid.uuid4().hex
         try:
-            self._folder(path).rename(trash)
+            with self._changing:
+                self._folder(path).rename(trash)
         except (FileNotFoundError, NotADirectoryError):
             raise self._missing(path) from None
         shutil.rmtree(trash, ignore_errors=True)

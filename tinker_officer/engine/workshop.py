@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 Work = Generator[None, None, None]
 
 _ADAPTERS_IN_MEMORY = 16
+_SNAPSHOTS = 256  # weights without a name: SmolLM2's at rank 32 are 50 MB each
 
 
 @attrs.frozen
@@ -47,6 +48,11 @@ class Weights:
     folder: Path
     key: str | None = None
     path: TinkerPath | None = None
+
+
+def adapter_key(path: TinkerPath, meta: Meta) -> str:
+    """Return the name of saved weights in memory: another when they are overwritten."""
+    return f"{path}@{meta.created}"
 
 
 @attrs.define
@@ -157,17 +163,16 @@ class Workshop:
 
     # -- sampling
 
-    def snapshot(self, model_id: str, key: str, *, spill: bool) -> None:
+    def snapshot(self, model_id: str, key: str) -> None:
         """Keep the present weights of `model_id` under `key`, unchanged by later steps.
 
-        Args:
-            model_id: whose weights.
-            key: their name.
-            spill: whether this is their only copy, so that it must not be lost for want of memory.
+        They are the only copy, so they go to disk when memory runs short; and since the SDK never says that
+        it needs one no longer, those that were longest not sampled from are forgotten after `_SNAPSHOTS`.
         """
         self._adapters[key] = self._training(model_id).trainer.adapter.snapshot()
-        if spill:
-            self._spilled.setdefault(key, self._store.scratch / f"{uuid.uuid4().hex}.adapter")
+        self._spilled.setdefault(key, self._store.scratch / f"{uuid.uuid4().hex}.adapter")
+        while len(self._spilled) > _SNAPSHOTS:
+            self.forget_weights(next(iter(self._spilled)))
         self._evict()
 
     def sample(
@@ -308,29 +313,40 @@ class Workshop:
             adapter = self._unspill(base, weights.key)
         elif adapter is None and weights.path is not None:
             meta, files = self._store.read(weights.path)
-            adapter = self._adapter(base, meta, files)
+            if weights.key == adapter_key(weights.path, meta):  # not overwritten since
+                adapter = self._adapter(base, meta, files)
         if adapter is None:
             raise Refused(
                 "these sampling weights are gone",
                 got=weights.key,
-                need="weights that were saved, of a session that is not finished",
-                fix="training_client.save_weights_and_get_sampling_client()",
+                need="weights that were saved and not overwritten, of a session that is not finished;"
+                f" without a name, one of the last {_SNAPSHOTS}",
+                fix="training_client.save_weights_for_sampler('step-000100')",
                 status=404,
             )
         self._adapters[weights.key] = adapter
         self._adapters.move_to_end(weights.key)
+        if weights.key in self._spilled:  # the order in which they are forgotten is that of their use
+            self._spilled[weights.key] = self._spilled.pop(weights.key)
         self._evict()
         return adapter
 
     def _evict(self) -> None:
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
+
         while len(self._adapters) > _ADAPTERS_IN_MEMORY:
-            key, adapter = self._adapters.popitem(last=False)
+            key, adapter = next(iter(self._adapters.items()))
             path = self._spilled.get(key)
             if path is not None and not path.exists():
-                from safetensors.torch import save_file
-
                 lora = json.dumps(attrs.asdict(adapter.spec))
-                save_file(adapter.tensors(), path, metadata={"lora": lora})
+                try:
+                    save_file(adapter.tensors(), path, metadata={"lora": lora})
+                except (OSError, SafetensorError) as error:  # a full disk: better memory than nothing
+                    path.unlink(missing_ok=True)
+                    logger.warning("engine.not_spilled: %s", error)
+                    return
+            del self._adapters[key]
 
     def _unspill(self, base: BaseModel, key: str) -> Adapter:
         from safetensors import safe_open
