@@ -200,9 +200,9 @@ def test_the_server_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
         from tinker_officer import LocalEngine
         engine = LocalEngine(root=sys.argv[1]).start()
         if os.fork() == 0:  # inherits the pipe to the server
-            print(os.getpid(), flush=True)
+            os.write(1, f"{os.getpid()}\\n".encode())  # in one piece: two processes write
             time.sleep(60)
-        print(engine._process.pid, flush=True)
+        os.write(1, f"{engine._process.pid}\\n".encode())
         time.sleep(60)
         """
     )
