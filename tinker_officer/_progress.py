@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from tqdm import tqdm
 
 from tinker_officer._text import duration
+
+
+class _Bar(tqdm):  # type: ignore[type-arg]  # generic in the stubs alone
+    """tqdm's bar, which can be kept off the screen: it counts on, and draws nothing meanwhile."""
+
+    hidden = False
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        """Draw the bar, unless it is hidden; tqdm calls this for each drawing."""
+        if not self.hidden:
+            super().display(msg, pos)
 
 
 class Progress:
@@ -30,12 +44,14 @@ class Progress:
         self.done = 0
         self._note = ""
         self._show = show is not False
-        self._bar: tqdm[Any] | None = None
+        self._bar: _Bar | None = None
+        self._over = False
+        self._drawing = threading.Lock()
         self._started = self._said = time.monotonic()
 
     def __enter__(self) -> Self:
         if self._show and sys.stderr.isatty():
-            self._bar = tqdm(
+            self._bar = _Bar(
                 total=self.total, desc=self.label, unit=f" {self.unit}", dynamic_ncols=True, leave=True
             )
         return self
@@ -43,19 +59,41 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            self._bar.close()
-        elif self._show and self.done:
+        with self._drawing:
+            self._over = True
+            if self._bar is not None and not self._bar.hidden:
+                self._bar.close()
+        if self._bar is None and self._show and self.done:
             self._say()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Take the bar off the screen while other code may write there; it is drawn again afterwards."""
+        bar = self._bar
+        if bar is None:
+            yield
+            return
+        with self._drawing:
+            if not self._over:
+                bar.clear()
+                bar.hidden = True
+        try:
+            yield
+        finally:
+            with self._drawing:
+                if bar.hidden:
+                    bar.hidden = False
+                    bar.close() if self._over else bar.refresh()
 
     def advance(self, by: int = 1, *, note: str = "") -> None:
         """Count `by` more units as done, and show `note` (a few figures) beside the count."""
         self.done += by
         self._note = note or self._note
         if self._bar is not None:
-            if note:
-                self._bar.set_postfix_str(note, refresh=False)
-            self._bar.update(by)
+            with self._drawing:
+                if note:
+                    self._bar.set_postfix_str(note, refresh=False)
+                self._bar.update(by)
         elif self._show and time.monotonic() - self._said >= self.every_s:
             self._say()
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,25 @@ def test_steps_are_yielded_once_and_in_order(run: Run, engine: LocalEngine, tmp_
         seen += [step.index for step in live]
         assert live.done
     assert seen == list(range(1, 25))
+
+
+def test_the_progress_bar_leaves_what_the_loop_prints_alone(
+    run: Run, engine: LocalEngine, tmp_path: Path
+) -> None:
+    """On a terminal each printed step has its line for itself, with the bar below the last one only."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Terminal()
+    with redirect_stderr(screen), run.start(on=engine, at=tmp_path / "run") as live:
+        for step in live:
+            screen.write(f"step {step.index}\n")
+    lines = [line.rpartition("\r")[2] for line in screen.getvalue().split("\n")]
+    first = lines.index("step 1")
+    assert lines[first : first + 24] == [f"step {index}" for index in range(1, 25)]
+    assert [line for line in lines[first + 24 :] if line][-1].startswith("sums: 100%")
 
 
 def test_leaving_the_block_waits_for_the_end(run: Run, engine: LocalEngine, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -73,6 +73,7 @@ class LiveRun:
     _waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = attrs.field(
         init=False, factory=list
     )
+    _loop: Loop | None = attrs.field(init=False, default=None)
     _last: Step | None = attrs.field(init=False, default=None)
     _over: bool = attrs.field(init=False, default=True)
     _error: BaseException | None = attrs.field(init=False, default=None)
@@ -106,7 +107,7 @@ class LiveRun:
     # -- what the loop's thread does
 
     def _begin(self, loop: Loop, held: ExitStack) -> None:
-        self._over = False
+        self._over, self._loop = False, loop
         self._thread = threading.Thread(
             target=self._work, args=(loop, held), name=f"run-{self.run.name}", daemon=True
         )
@@ -179,6 +180,11 @@ class LiveRun:
                 self._waiters.append((loop, future))
             await future
 
+    def _aside(self) -> AbstractContextManager[None]:
+        """Keep the progress bar off the screen while the user's code has a step: it may print."""
+        bar = self._loop.bar if self._loop is not None else None
+        return nullcontext() if bar is None else bar.aside()
+
     # -- what a user does
 
     def __iter__(self) -> Iterator[Step]:
@@ -191,12 +197,14 @@ class LiveRun:
                 raise
             if step is None:
                 return
-            yield step
+            with self._aside():
+                yield step
 
     async def __aiter__(self) -> AsyncIterator[Step]:
         """Yield each finished step that was not yielded before."""
         while (step := await self._next_async()) is not None:
-            yield step
+            with self._aside():
+                yield step
 
     def result(self) -> RunResult:
         """Wait for the end of the run and return its result; of a cancelled run, where it stands.

@@ -89,6 +89,7 @@ class Loop:
     aborted: threading.Event
     progress: bool | None
     step: int = 0
+    bar: Progress | None = attrs.field(init=False, default=None)
     _session: Session = attrs.field(init=False)
     _batches: Batches = attrs.field(init=False)
     _inline: Inline = attrs.field(init=False)
@@ -127,8 +128,8 @@ class Loop:
             self._evaluate({})
             left = self._steps - self.step
             label = run.name if not self.step else f"{run.name} from step {self.step}"
-            with Progress(left, label, unit="steps", show=self.progress) as bar:
-                reason = self._steps_to_the_end(bar)
+            with Progress(left, label, unit="steps", show=self.progress) as self.bar:
+                reason = self._steps_to_the_end(self.bar)
             self._finish(reason)
             return reason
 
