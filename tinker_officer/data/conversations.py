@@ -11,7 +11,6 @@ whose content is no longer what was checked is an error, never silently somethin
 from __future__ import annotations
 
 import functools
-import hashlib
 import html
 import logging
 import operator
@@ -25,7 +24,7 @@ import numpy.typing as npt
 
 from tinker_officer import _text
 from tinker_officer.data import loading
-from tinker_officer.data.digests import first_of_each, order
+from tinker_officer.data.digests import first_of_each, sha256
 from tinker_officer.data.formats import Json, RowError, normalise
 from tinker_officer.data.rows import Store, changed
 from tinker_officer.data.splitting import sides
@@ -245,7 +244,7 @@ class Conversations:
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the content of all rows, in whatever order they stand; 64 hexadecimal digits."""
-        return hashlib.sha256(self._digests[order(self._digests)].tobytes()).hexdigest()
+        return sha256(self._digests)
 
     @functools.cached_property
     def duplicates(self) -> int:

@@ -41,8 +41,8 @@ ROW = np.dtype([("length", "<i4"), ("trained", "<i4"), ("digest", "u1", (16,))])
 Rows = npt.NDArray[Any]
 
 _SAMPLE = 200  # conversations of every corpus that are counted both ways
-_BLOCK = 2_048  # conversations that a thread takes at a time
-_LETTERS = 1 << 18  # text that is encoded in one call
+_BLOCK = 1_024  # conversations that a thread takes at a time
+_LETTERS = 1 << 17  # text that is encoded in one call
 _SOON_ROWS = 2_000
 _RENDERING = threading.Lock()  # a Hugging Face tokenizer changes its settings while it encodes
 

@@ -287,7 +287,7 @@ def measure_rows(
             rows = count(conversations, renderer, **rules)
         else:
             rows = count_on(on, conversations, base_model, renderer_name, **rules)
-        kept.save(path, rows[by_content])
+        kept.save(path, rows, by_content)
     return RowCounts(rows["length"], rows["trained"], rows["digest"], limit, too_long)
 
 
