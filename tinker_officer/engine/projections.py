@@ -150,7 +150,7 @@ def _lora(weight: Tensor, bias: Tensor | None, scaling: float, pair: Pair, x: Te
 
 def bare(base: BaseModel) -> Projections:
     """Return the base model's own linear layers, with the gradient of their input."""
-    return _assemble(base, {}, 1.0)
+    return _beside(base, {}, 1.0)
 
 
 def with_lora(
@@ -163,26 +163,17 @@ def with_lora(
         adapter: gives scaling, and the matrices unless `pairs` does.
         pairs: the matrices to use, for example leaves that want gradients.
     """
-    return _assemble(base, adapter.pairs() if pairs is None else pairs, adapter.scaling)
+    return _beside(base, adapter.pairs() if pairs is None else pairs, adapter.scaling)
 
 
-def _assemble(base: BaseModel, pairs: dict[tuple[int, str], Pair], scaling: float) -> Projections:
-    def project(key: tuple[int, str], weight: Tensor, bias: Tensor | None = None) -> Projection:
+def _beside(base: BaseModel, pairs: dict[tuple[int, str], Pair], scaling: float) -> Projections:
+    def project(key: tuple[int, str], weight: Tensor, bias: Tensor | None) -> Projection:
         pair = pairs.get(key)
         if pair is None:
             return partial(_frozen, weight, bias)
         return partial(_lora, weight, bias, scaling, pair)
 
-    layers = tuple(
-        LayerProjections(
-            qkv=project((index, "qkv"), layer.qkv, layer.qkv_bias),
-            o=project((index, "o"), layer.o, layer.o_bias),
-            gate_up=project((index, "gate_up"), layer.gate_up),
-            down=project((index, "down"), layer.down),
-        )
-        for index, layer in enumerate(base.layers)
-    )
-    return Projections(layers, project((base.shape.layers, "head"), base.head))
+    return _assemble(base, project)
 
 
 def merged(base: BaseModel, adapter: Adapter | None) -> Projections:
@@ -196,20 +187,27 @@ def merged(base: BaseModel, adapter: Adapter | None) -> Projections:
     pairs = {} if adapter is None else adapter.pairs()
     scaling = 1.0 if adapter is None else adapter.scaling
 
-    def project(key: tuple[int, str], weight: Tensor, bias: Tensor | None = None) -> Projection:
+    def project(key: tuple[int, str], weight: Tensor, bias: Tensor | None) -> Projection:
         product = prepacked(_sum(weight, pairs.get(key), scaling))
         return product if bias is None else lambda x: product(x).add_(bias)
 
+    return _assemble(base, project)
+
+
+def _assemble(
+    base: BaseModel, project: Callable[[tuple[int, str], Tensor, Tensor | None], Projection]
+) -> Projections:
+    """Return every linear layer as `project` makes it of its place, weight and bias."""
     layers = tuple(
         LayerProjections(
             qkv=project((index, "qkv"), layer.qkv, layer.qkv_bias),
             o=project((index, "o"), layer.o, layer.o_bias),
-            gate_up=project((index, "gate_up"), layer.gate_up),
-            down=project((index, "down"), layer.down),
+            gate_up=project((index, "gate_up"), layer.gate_up, None),
+            down=project((index, "down"), layer.down, None),
         )
         for index, layer in enumerate(base.layers)
     )
-    return Projections(layers, project((base.shape.layers, "head"), base.head))
+    return Projections(layers, project((base.shape.layers, "head"), base.head, None))
 
 
 def _sum(weight: Tensor, pair: Pair | None, scaling: float) -> Tensor:
