@@ -23,11 +23,11 @@ from torch import Tensor
 
 from tinker_officer._fields import whole
 from tinker_officer.engine.models import BaseModel, Shape
+from tinker_officer.engine.settings import MAX_RANK
 from tinker_officer.errors import EngineError
 
 
 ALPHA = 32
-MAX_RANK = 512
 # Projections that read the same input, stacked as the decoder stacks them.
 GROUPS = {
     "qkv": ("q_proj", "k_proj", "v_proj"),

@@ -1,4 +1,4 @@
-"""What a server is started with, and how many threads it computes with."""
+"""What a server is started with, how many threads it computes with, and the largest rank that it takes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tinker_officer._files import home
 from tinker_officer.errors import EngineError
 
 
+MAX_RANK = 512  # as Tinker
 _FIX = "LocalEngine(port=0, dtype='float32', threads=2)"
 
 

@@ -23,14 +23,13 @@ from tinker_officer.engine.futures import Future, Futures, Reply
 from tinker_officer.engine.records import Meta, Run, TinkerPath, now
 from tinker_officer.engine.refusal import Refused
 from tinker_officer.engine.sessions import Model, Session, Sessions
+from tinker_officer.engine.settings import MAX_RANK
 from tinker_officer.engine.store import Store
 from tinker_officer.engine.workshop import Weights, Workshop, adapter_key
 from tinker_officer.errors import EngineError, OfficerError
 
 
 logger = logging.getLogger(__name__)
-
-MAX_RANK = 512
 
 
 class State:
