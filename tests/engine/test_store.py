@@ -19,7 +19,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from tinker_officer.engine import _exchange
+from tinker_officer.engine import disk
 from tinker_officer.engine.records import Meta, Run, TinkerPath, now
 from tinker_officer.engine.refusal import Refused
 from tinker_officer.engine.store import Store
@@ -96,7 +96,7 @@ def test_a_taken_name_is_kept_unless_overwritten(store: Store) -> None:
 
 def test_overwriting_works_without_renameat2(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where two folders cannot be swapped at once, three renames do it."""
-    monkeypatch.setattr(_exchange.sys, "platform", "darwin")
+    monkeypatch.setattr(disk.sys, "platform", "darwin")
     store.save(PATH, FILES, META, overwrite=False)
     store.save(PATH, {"other": b"x"}, META, overwrite=True)
     assert store.read(PATH)[1] == {"other": b"x"}
@@ -297,3 +297,22 @@ def test_what_is_overwritten_is_read_as_one_of_the_two(store: Store) -> None:
             _, files = store.read(PATH)
             assert set(files) in ({name}, set(FILES))
         writing.result()
+
+
+def test_engines_that_start_together_sweep_none_of_each_other(tmp_path: Path) -> None:
+    """A store that is being opened while others sweep keeps its scratch folder and its lock."""
+    together = threading.Barrier(8)
+
+    def live(_: int) -> None:
+        for _ in range(20):
+            together.wait()
+            own = Store(tmp_path)
+            together.wait()
+            assert own.scratch.is_dir()
+            assert own.scratch.with_suffix(".lock").exists()
+            together.wait()
+            own.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(live, range(8), timeout=60))
+    assert list((tmp_path / "scratch").iterdir()) == []

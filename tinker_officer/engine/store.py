@@ -32,8 +32,7 @@ import cattrs
 
 from tinker_officer._files import sync_folder, write_atomic
 from tinker_officer._text import nearest
-from tinker_officer.engine._exchange import exchange
-from tinker_officer.engine._lock import Lock
+from tinker_officer.engine.disk import Lock, exchange, sweep
 from tinker_officer.engine.records import KINDS, NAME, RUN, Meta, Run, TinkerPath
 from tinker_officer.engine.refusal import Refused
 from tinker_officer.errors import EngineError
@@ -64,7 +63,7 @@ class Store:
             self._lock = Lock(scratch / f"{instance}.lock")
             self.scratch = scratch / instance
             self.scratch.mkdir()
-            self._sweep(scratch)
+            sweep(scratch)
         except OSError as error:
             raise EngineError(
                 "the engine's folder cannot be used",
@@ -322,13 +321,6 @@ class Store:
             need=f"{max(size_bytes, 4096) / 2**20:.1f} MiB and some room",
             fix=f"free space under {self.root}, or LocalEngine(root='a/larger/disk')",
         )
-
-    def _sweep(self, scratch: Path) -> None:
-        for path in scratch.glob("*.lock"):
-            if path == self._lock.path or not Lock.abandoned(path):
-                continue
-            shutil.rmtree(path.with_suffix(""), ignore_errors=True)
-            path.unlink(missing_ok=True)
 
 
 def _damaged(path: TinkerPath, what: str) -> EngineError:
