@@ -117,19 +117,25 @@ def check(judged: Sequence[Judged]) -> str:
     worst = max(judged, key=lambda one: one.regret)
     return (
         f"By straight lines between the swept rates instead of the curve, on the {len(known)} cells that\n"
-        f"`get_lr` knows: ours {ours:.3f} %, `get_lr` {theirs:.3f} %. Our worst cell is "
+        f"`get_lr` knows: ours {ours:.3f} %, `get_lr` {theirs:.3f} %\n"
+        "(a line lies above a convex curve, so both are overstated). Our worst cell is "
         f"{worst.cell.base_model} at rank {worst.cell.rank}: {worst.regret:.2f} %."
     )
+
+
+def written(rate: float) -> str:
+    """Return a rate as people write it: `6.4e-4`."""
+    return f"{rate:.1e}".replace("e-0", "e-")
 
 
 def rates_table(rule: CalibratedRule) -> str:
     """Return the rule's coefficients as a Markdown table."""
     lines = ["| family | rate at rank 32 | models | ranks swept |", "|---|---:|---:|---|"]
     lines.extend(
-        f"| {one.name} | {one.coefficient:.2g} | {one.models} | {one.ranks[0]} to {one.ranks[1]} |"
+        f"| {one.name} | {written(one.coefficient)} | {one.models} | {one.ranks[0]} to {one.ranks[1]} |"
         for one in rule.families
     )
-    lines.append(f"| any other | {rule.pooled:.2g} | | |")
+    lines.append(f"| any other | {written(rule.pooled)} | | |")
     return "\n".join(lines)
 
 

@@ -161,6 +161,7 @@ def test_the_door_of_the_plan_leads_here(
 ) -> None:
     """`plan.pilot` returns a plan with the fit, which survives JSON."""
     settled = plan.pilot(*split, on=engine, at=folder, steps=STEPS, progress=False)
+    assert not settled.decision.learning_rate.pinned
     assert settled.pilot_fit == fit
     assert LoRAPlan.from_json(settled.to_json()).pilot_fit == fit
 

@@ -177,7 +177,8 @@ class ArmRun:
         client, done = await self._client(records)
         losses = {record["step"]: record["nll"] for record in records if "step" in record}
         losses = {step: nll for step, nll in losses.items() if step <= done}
-        self.bar.advance(done)
+        if done:
+            self.bar.advance(done)
         try:
             await self._train(client, done, losses)
             found = await held_out_losses(client, self.held_out)

@@ -177,24 +177,29 @@ class LoRAPlan(Methods):
         steps: int | None = None,
         progress: bool | None = None,
     ) -> Self:
-        """Return a copy whose learning rate was measured by a short sweep, replacing any pilot's.
+        """Return a copy whose learning rate was measured by a short sweep, replacing a pinned or earlier one.
+
+        The sweep begins at the plan's own rate. Where it settles nothing (the best is at an edge, the losses
+        are flat), the copy keeps its rate, and says so: `plan.pilot_fit.refused`.
 
         Args:
             train: what the arms train on.
             held_out: what they are compared on.
             on: a `LocalEngine`, a `tinker.ServiceClient`, or a base URL.
-            at: a folder to resume from if the sweep is interrupted.
-            steps: steps of each arm; None is at least 100 and a tenth of the run.
+            at: the sweep's folder, for what is finished and for going on after an interruption; None takes
+                one by what is asked for, under the home folder.
+            steps: steps of each arm; None is at least 100 and a tenth of the run, and never more than it.
             progress: show progress (None: yes).
 
         Raises:
-            PlanError: the plan has no data, or the method is not trained on conversations.
+            PlanError: the plan has no data or other data, the method is not trained on conversations, or
+                every arm diverged.
         """
-        from tinker_officer.plan.pilot import run_pilot
+        from tinker_officer.plan.pilot import piloted, run_pilot
 
         _ = self._supervised()  # an arm trains on conversations
         fit = run_pilot(self, train, held_out, on=on, at=at, steps=steps, progress=progress)
-        return attrs.evolve(self, pilot_fit=fit)
+        return piloted(self, fit)
 
     async def pilot_async(
         self,
@@ -207,11 +212,11 @@ class LoRAPlan(Methods):
         progress: bool | None = None,
     ) -> Self:
         """Return what `pilot` returns, from a coroutine."""
-        from tinker_officer.plan.pilot import run_pilot_async
+        from tinker_officer.plan.pilot import piloted, run_pilot_async
 
         _ = self._supervised()
         fit = await run_pilot_async(self, train, held_out, on=on, at=at, steps=steps, progress=progress)
-        return attrs.evolve(self, pilot_fit=fit)
+        return piloted(self, fit)
 
     def to_peft_config(self, *, config: Any = None) -> peft.LoraConfig:
         """Return a `peft.LoraConfig` that adapts the layers of this plan at its rank; extra `peft`.
