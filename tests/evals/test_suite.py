@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -116,7 +117,19 @@ def test_only_and_without(held_out: Conversations) -> None:
         (lambda data: EvalSuite().nll(data, max_length=0), "max_length"),
         (lambda data: EvalSuite().benchmark("inspect_evals/gsm8k", limit=0), "limit"),
         (lambda data: EvalSuite().benchmark("inspect_evals/gsm8k", temperature=-1), "temperature"),
+        (lambda data: EvalSuite().benchmark("inspect_evals/gsm8k", at=Path("a")), "task_args cannot be"),
         (lambda data: EvalSuite().product("p", ROWS, grader=3), "not a grader"),
+        (
+            lambda data: EvalSuite().product("p", [{"input": "a", "output": {1}}], grader=graders.exact),
+            "cases cannot be written",
+        ),
+        (
+            lambda data: EvalSuite().product(
+                "p", [{"input": "a", "output": "b", "id": math.nan}], grader=graders.exact
+            ),
+            "cases cannot be written",
+        ),
+        (lambda data: graders.numeric.options(tolerance={1}), "cannot be written as JSON"),
         (lambda data: EvalSuite().product("p", ROWS, grader=graders.exact, max_tokens=0), "max_tokens"),
         (lambda data: EvalSuite.template("chta"), "'chat'"),
         (lambda data: EvalSuite().nll(data).check(layers=("first",)), "no such layer"),

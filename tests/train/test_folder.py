@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tinker_officer import RunResult
 from tinker_officer.errors import RunError
+from tinker_officer.train.failing import explained
 from tinker_officer.train.folder import RunFolder, differences, merged
 
 
@@ -62,6 +66,16 @@ def test_a_folder_that_lost_its_spec_is_refused(tmp_path: Path) -> None:
         RunFolder(tmp_path).claim({"run": {}}, ignoring="run.pipeline")
 
 
+@pytest.mark.parametrize("content", ["{}", '{"run": {}}'])
+def test_the_spec_of_something_else_is_refused(tmp_path: Path, content: str) -> None:
+    """A folder whose spec.json is of another program is no run's, to a start and to a reader."""
+    (tmp_path / "spec.json").write_text(content)
+    with pytest.raises(RunError, match="belongs to another run"):
+        RunFolder(tmp_path).claim({"run": {"name": "a"}}, ignoring="run.pipeline")
+    with pytest.raises(RunError, match=r"has no spec\.json of a run"):
+        RunResult.open(tmp_path)
+
+
 @pytest.mark.parametrize("content", ["", "{", "[1]", "\x00\x00"])
 def test_a_damaged_spec_is_refused(tmp_path: Path, content: str) -> None:
     """A spec that is cut off or not an object is an error in four parts."""
@@ -71,10 +85,40 @@ def test_a_damaged_spec_is_refused(tmp_path: Path, content: str) -> None:
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
-    """`at=` a file is an error in four parts."""
+    """`at=` a file, or below one, is an error in four parts."""
     (tmp_path / "file").write_text("x")
-    with pytest.raises(RunError, match="the run folder is a file"), RunFolder(tmp_path / "file").owned():
-        pass
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(RunError, match="the run folder cannot be made"), RunFolder(path).owned():
+            pass
+
+
+def test_a_full_disk_leaves_a_fresh_folder_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without room for the spec the start is refused in four parts, and a later one may claim the folder."""
+
+    def full(_handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    spec = {"run": {}, "data": {}, "identity": {}}
+    folder = RunFolder(tmp_path)
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "fsync", full)
+        with pytest.raises(RunError, match="No space left on device"):
+            folder.claim(spec, ignoring="run.pipeline")
+    assert list(tmp_path.iterdir()) == []
+    folder.claim(spec, ignoring="run.pipeline")
+    assert folder.read_spec() == spec
+
+
+def test_only_a_file_of_the_run_folder_is_said_to_be_one(tmp_path: Path) -> None:
+    """A full disk is the folder's trouble; a file elsewhere that is gone keeps its own error, with a note."""
+    folder = RunFolder(tmp_path)
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    inside = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "metrics.jsonl"))
+    for error in (full, inside):
+        assert isinstance(explained(error, name="a", step=3, folder=folder), RunError)
+    gone = FileNotFoundError(errno.ENOENT, "No such file or directory", "/elsewhere/tickets.jsonl")
+    assert explained(gone, name="a", step=3, folder=folder) is gone
+    assert "while step 4 of run 'a'" in gone.__notes__[0]
 
 
 def test_rolling_back_drops_later_steps_and_a_torn_tail(tmp_path: Path) -> None:

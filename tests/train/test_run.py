@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from tinker_officer import Conversations, EvalSuite, LoRAPlan, Run, TokenCounts
+from tinker_officer import Conversations, EvalSuite, LoRAPlan, Run, TokenCounts, graders
 from tinker_officer.errors import EngineError, PlanError, RunError
 
 
@@ -89,7 +89,16 @@ def test_a_run_without_its_data_can_be_read_but_not_started(make_run: MakeRun, t
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"kind": "tinker_officer.Run", "format": 99}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"kind": "tinker_officer.Run", "format": 99}',
+        '{"kind": "tinker_officer.Run", "format": 1}',
+    ],
+)
 def test_other_json_is_not_a_run(text: str) -> None:
     """Text that is not a run's JSON is refused in four parts."""
     with pytest.raises(RunError, match="this is not a run"):
@@ -111,8 +120,27 @@ def test_a_metric_that_the_suite_does_not_measure_is_refused(make_run: MakeRun, 
         make_run().evaluate(suite).stop_early(on="heldout/nll")
     with pytest.raises(RunError, match=r"checkpoint\(best=...\)"):
         make_run().checkpoint(best="bfcl/accuracy").evaluate(suite)
+    with pytest.raises(RunError, match="held_out/accuracy"):
+        make_run().evaluate(suite).stop_early(on="held_out/accuracy")
+    cases = suite.product("sums", [{"input": "1 + 1?", "output": "2"}], grader=graders.includes)
+    with pytest.raises(RunError, match=r"'sums/score'"):
+        make_run().evaluate(cases, layers=("nll", "product")).stop_early(on="sums/accuracy")
+    assert make_run().evaluate(suite).stop_early(on="held_out/perplexity").early_stop is not None
     with pytest.raises(RunError, match="nothing to ask"):
         make_run().evaluate(suite, layers=("benchmark",))
+
+
+def test_what_is_no_suite_is_refused_where_it_is_given(make_run: MakeRun) -> None:
+    """A run is evaluated by an EvalSuite, and anything else is an error in four parts."""
+    with pytest.raises(RunError, match="evaluated by a suite"):
+        make_run().evaluate("mmlu")
+
+
+def test_a_seed_has_64_bits(make_run: MakeRun) -> None:
+    """The largest seed that the generator takes is taken, and the next one is refused."""
+    assert make_run().seed(2**64 - 1).order_seed == 2**64 - 1
+    with pytest.raises(RunError, match="data_seed is out of range"):
+        make_run().seed(2**64)
 
 
 def test_early_stopping_without_a_suite_is_refused_at_start(make_run: MakeRun, tmp_path: Path) -> None:

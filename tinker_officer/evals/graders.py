@@ -21,6 +21,7 @@ from typing import Any, Self, TypeAlias
 
 import attrs
 
+from tinker_officer._digest import canonical
 from tinker_officer._text import nearest
 from tinker_officer.errors import EvalError
 from tinker_officer.evals.calls import Call, allowed_calls, calls_match, parse_calls
@@ -67,7 +68,7 @@ class Grader:
         """Return a copy with these options, replacing those of the same name.
 
         Raises:
-            EvalError: the grader has no such option.
+            EvalError: the grader has no such option, or its value is not JSON.
         """
         known = dict(self.settings)
         for name, value in changed.items():
@@ -78,6 +79,15 @@ class Grader:
                     need="one of " + (", ".join(map(repr, known)) or "none: it has no options"),
                     fix=f"graders.{self.name}" + (f"  # {nearest(name, known)}?" if known else ""),
                 )
+        try:
+            canonical(changed)
+        except (TypeError, ValueError) as error:
+            raise EvalError(
+                f"an option of the grader {self.name!r} cannot be written as JSON",
+                got=f"{changed!r}: {error}",
+                need="text, finite numbers, true, false or null: options identify the exam",
+                fix=f"graders.{self.name}",
+            ) from None
         return attrs.evolve(self, settings=tuple(sorted((known | changed).items())))
 
     def __call__(self, answer: Answer | str, target: Any) -> float:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import attrs
 
+from tinker_officer._digest import canonical
 from tinker_officer._fields import one_of, real, whole
 from tinker_officer.data.conversations import Conversations
 from tinker_officer.errors import EvalError
@@ -47,6 +48,7 @@ class Nll:
     """Layer 1: negative log-likelihood of held-out conversations; see `EvalSuite.nll`."""
 
     layer: ClassVar[str] = "nll"
+    metrics: ClassVar[tuple[str, ...]] = ("nll", "perplexity", "bits_per_byte")
 
     name: str
     data: Conversations | None = attrs.field(
@@ -121,6 +123,20 @@ class Nll:
         return Prepared(len(data), run)
 
 
+def _json(_instance: Any, attribute: Any, value: Any) -> None:
+    if isinstance(value, str | Conversations):
+        return
+    try:
+        canonical(value)
+    except (TypeError, ValueError) as error:
+        raise EvalError(
+            f"{attribute.name} cannot be written as JSON, which identifies the exam",
+            got=str(error),
+            need="text, finite numbers, true, false, null, and lists and objects of these",
+            fix="str(path), date.isoformat() or list(numbers) in place of what is not JSON",
+        ) from None
+
+
 def _pairs(mapping: Mapping[str, Any] | tuple[tuple[str, Any], ...]) -> tuple[tuple[str, Any], ...]:
     return tuple(sorted(dict(mapping).items()))
 
@@ -130,13 +146,14 @@ class Benchmark:
     """Layer 2: a public benchmark, or any Inspect task; see `EvalSuite.benchmark`."""
 
     layer: ClassVar[str] = "benchmark"
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
 
     name: str
     task: Any
     limit: int | None = attrs.field(
         default=None, validator=attrs.validators.optional(whole(1, error=EvalError, fix=_BENCHMARK))
     )
-    task_args: tuple[tuple[str, Any], ...] = attrs.field(default=(), converter=_pairs)
+    task_args: tuple[tuple[str, Any], ...] = attrs.field(default=(), converter=_pairs, validator=_json)
     max_tokens: int | None = attrs.field(
         default=None, validator=attrs.validators.optional(whole(1, error=EvalError, fix=_BENCHMARK))
     )
@@ -219,9 +236,12 @@ class Product:
     """Layer 3: the user's own cases and a grader; see `EvalSuite.product`."""
 
     layer: ClassVar[str] = "product"
+    metrics: ClassVar[tuple[str, ...]] = ("score",)
 
     name: str
-    cases: str | tuple[Mapping[str, Any], ...] | Conversations = attrs.field(converter=_frozen_cases)
+    cases: str | tuple[Mapping[str, Any], ...] | Conversations = attrs.field(
+        converter=_frozen_cases, validator=_json
+    )
     grader: Grader = attrs.field(converter=graders.as_grader)
     sampling: Sampling = attrs.field(factory=Sampling)
     tools: str = attrs.field(default="auto", validator=one_of(TOOLS, error=EvalError, fix=_PRODUCT))

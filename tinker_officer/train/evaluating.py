@@ -130,11 +130,10 @@ def check_metrics(run: Run) -> None:
             need="at least one eval in those layers",
             fix="run.evaluate(EvalSuite().nll(held_out), every=50)",
         )
-    metrics = [f"{spec.name}/nll" if spec.layer == "nll" else f"{spec.name}/accuracy" for spec in asked]
-    names = {spec.name for spec in asked}
-    if run.early_stop is not None and run.early_stop.on.partition("/")[0] not in names:
+    metrics = [f"{spec.name}/{metric}" for spec in asked for metric in spec.metrics]
+    if run.early_stop is not None and run.early_stop.on not in metrics:
         raise unknown_metric("stop_early(on=...)", run.early_stop.on, metrics)
-    if run.saving.best is not None and run.saving.best.partition("/")[0] not in names:
+    if run.saving.best is not None and run.saving.best not in metrics:
         raise unknown_metric("checkpoint(best=...)", run.saving.best, metrics)
 
 

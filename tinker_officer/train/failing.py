@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from tinker_officer._files import write_atomic
@@ -56,11 +58,12 @@ def resume_line(folder: RunFolder) -> str:
 def explained(error: Exception, *, name: str, step: int, folder: RunFolder) -> Exception:
     """Return what to raise for `error`, which came up after `step`: itself with a note, or a RunError.
 
-    An error of the SDK gets a note. An `OSError` of a file is the run folder's, usually a full disk.
+    An error of the SDK, and of a file elsewhere, gets a note. An `OSError` that names no other file is the
+    run folder's, usually a full disk.
     """
     if isinstance(error, RunError):
         return error
-    if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
+    if isinstance(error, OSError) and _of_folder(error, folder):
         return RunError(
             "the run folder cannot be written",
             got=f"{error} (after step {step})",
@@ -69,3 +72,9 @@ def explained(error: Exception, *, name: str, step: int, folder: RunFolder) -> E
         )
     error.add_note(f"while step {step + 1} of run {name!r}; {resume_line(folder)}")
     return error
+
+
+def _of_folder(error: OSError, folder: RunFolder) -> bool:
+    if isinstance(error, ConnectionError | TimeoutError):
+        return False
+    return error.filename is None or Path(os.fsdecode(error.filename)).is_relative_to(folder.path)

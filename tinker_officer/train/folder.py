@@ -22,7 +22,7 @@ from typing import Any
 
 import attrs
 
-from tinker_officer._files import write_atomic
+from tinker_officer._files import lock, write_atomic
 from tinker_officer._journal import Journal
 from tinker_officer.errors import RunError
 
@@ -73,20 +73,15 @@ class RunFolder:
         The lock is the kernel's: it goes with the process, however that ends, and never turns stale.
 
         Raises:
-            RunError: somebody else holds it, or the folder cannot be made.
+            RunError: somebody else holds it, or the folder cannot be made or written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-        except FileExistsError as error:
-            raise RunError(
-                "the run folder is a file",
-                got=str(self.path),
-                need="a folder, or a path where one can be made",
-                fix='run.start(on=engine, at="runs/mine")',
-            ) from error
-        handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+            handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
         try:
-            if not _lock(handle):
+            if not lock(handle):
                 raise RunError(
                     "the run folder is in use",
                     got=f"{self.path}, which another process or LiveRun is training in",
@@ -125,7 +120,7 @@ class RunFolder:
             ignoring: the part that may differ, since no number depends on it.
 
         Raises:
-            RunError: the folder belongs to another spec; every difference is named.
+            RunError: the folder belongs to another spec, with every difference named, or cannot be written.
         """
         known = self.read_spec()
         if known is None:
@@ -138,7 +133,10 @@ class RunFolder:
                     need="the spec.json that the run began with, or an empty folder",
                     fix="restore spec.json, or start with another folder: at='runs/other'",
                 )
-            write_atomic(self.spec_path, json.dumps(spec, indent=2, ensure_ascii=False) + "\n")
+            try:
+                write_atomic(self.spec_path, json.dumps(spec, indent=2, ensure_ascii=False) + "\n")
+            except OSError as error:
+                raise _unwritable(self.path, error) from error
             return
         wanted = json.loads(json.dumps(spec))
         different = [line for line in differences(known, wanted) if not line.startswith(ignoring)]
@@ -198,6 +196,15 @@ def _short(value: Any) -> str:
     return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 3]}..."
 
 
+def _unwritable(path: Path, error: OSError) -> RunError:
+    return RunError(
+        "the run folder cannot be made or written",
+        got=f"{path}: {error.strerror or error}",
+        need="a folder with room that can be written, or a path where one can be made",
+        fix='run.start(on=engine, at="runs/mine")',
+    )
+
+
 def _read(path: Path, problem: str) -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())
@@ -211,19 +218,3 @@ def _read(path: Path, problem: str) -> dict[str, Any]:
             fix="restore it from a backup, or start with another folder: at='runs/other'",
         )
     return value
-
-
-def _lock(handle: int) -> bool:
-    """Take the file's lock without waiting; return whether it was free."""
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]  # Windows
-        else:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

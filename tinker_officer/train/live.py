@@ -11,7 +11,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -135,7 +135,7 @@ class LiveRun:
     def _wake(self) -> None:
         self._changed.notify_all()
         for loop, future in self._waiters:
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # the loop was closed: nobody waits in it any more
                 loop.call_soon_threadsafe(_settle, future)
         self._waiters.clear()
 

@@ -68,10 +68,10 @@ class RunResult:
         """
         files = RunFolder(Path(folder))
         spec = files.read_spec()
-        if spec is None:
+        if spec is None or not spec.keys() >= {"run", "data", "identity"}:
             raise RunError(
                 "this is not a run's folder",
-                got=f"{files.path}, which has no spec.json",
+                got=f"{files.path}, which has no spec.json" + (" of a run" if spec is not None else ""),
                 need="the folder that run.start(at=...) was given",
                 fix="RunResult.open('runs/tickets-r16')",
             )

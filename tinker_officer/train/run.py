@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 _KIND = "tinker_officer.Run"
 _FORMAT = 1
+_FIELDS = (
+    "name", "plan", "objective", "schedule", "optimizer", "checkpoint", "evaluation", "early_stop",
+    "pipeline", "data_seed",
+)  # fmt: skip
 _TRAINABLE = ("sft", "prompt_distillation")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -92,7 +96,9 @@ class Run:
     submission: Pipeline = attrs.field(factory=Pipeline, kw_only=True)
     data_seed: int | None = attrs.field(
         default=None,
-        validator=attrs.validators.optional(whole(0, error=RunError, fix='Run(plan, name="mine").seed(0)')),
+        validator=attrs.validators.optional(
+            whole(0, 2**64 - 1, error=RunError, fix='Run(plan, name="mine").seed(0)')
+        ),
         kw_only=True,
     )
 
@@ -206,7 +212,7 @@ class Run:
         The adapter's first weights follow from `plan.seed`, always.
 
         Raises:
-            RunError: a seed below 0.
+            RunError: a seed below 0, or of more than 64 bits.
         """
         return attrs.evolve(self, data_seed=seed)
 
@@ -325,11 +331,13 @@ class Run:
             RunError: it is not a run.
             PlanError: `data` is not what was planned for.
         """
-        if spec.get("kind") != _KIND or spec.get("format") != _FORMAT:
+        missing = [field for field in _FIELDS if field not in spec]
+        if spec.get("kind") != _KIND or spec.get("format") != _FORMAT or missing:
+            without = f", without {', '.join(missing)}" if missing else ""
             raise RunError(
                 "this is not a run",
-                got=f"kind {spec.get('kind')!r}, format {spec.get('format')!r}",
-                need=f"kind {_KIND!r}, format {_FORMAT}",
+                got=f"kind {spec.get('kind')!r}, format {spec.get('format')!r}{without}",
+                need=f"kind {_KIND!r}, format {_FORMAT}, whole",
                 fix="Run.from_json(run.to_json(), data=train)",
             )
         from tinker_officer.plan.plan import LoRAPlan

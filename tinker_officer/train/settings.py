@@ -74,6 +74,16 @@ class Saving:
         return self.every or max(1, steps // 5)
 
 
+def _is_suite(_instance: Any, _attribute: Any, suite: Any) -> None:
+    if not (hasattr(suite, "evals") and hasattr(suite, "evaluate")):
+        raise RunError(
+            "a run is evaluated by a suite",
+            got=repr(suite),
+            need="an EvalSuite",
+            fix=f"{_RUN}.evaluate(EvalSuite().nll(held_out), every=50)",
+        )
+
+
 @attrs.frozen
 class Evaluation:
     """A suite that is asked before the first step, every `every` steps and after the last.
@@ -84,7 +94,7 @@ class Evaluation:
         layers: which layers of the suite are asked while training.
     """
 
-    suite: Any
+    suite: Any = attrs.field(validator=_is_suite)
     every: int | None = attrs.field(
         default=None,
         validator=attrs.validators.optional(
