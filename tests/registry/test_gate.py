@@ -268,6 +268,7 @@ def test_gate_and_verdict_round_trip_through_json(card, binary, nll):
         lambda: Gate().at_least("a", math.nan),
         lambda: Gate().require("a", n=0),
         lambda: Gate.from_json("{"),
+        lambda: Gate.from_json("[]"),
         lambda: Gate.from_json('{"margins": 1}'),
         lambda: Gate.from_json('{"margin": -1}'),
         lambda: Gate.from_json('{"limits": [{"eval": "a", "rule": "about", "value": 1}]}'),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import time
+from pathlib import Path
 
 import attrs
 import pytest
@@ -279,8 +280,9 @@ def test_as_of_shows_the_registry_as_it_stood(registry, models):
     assert before.versions() == ()
     assert before.current("production") is None
     assert before.explain() == "nothing is registered"
-    with pytest.raises(RegistryError, match="not a time"):
-        registry.as_of("yesterday")
+    for moment in ("yesterday", 1700000000):
+        with pytest.raises(RegistryError, match="not a time"):
+            registry.as_of(moment)
 
 
 @pytest.mark.parametrize(
@@ -299,9 +301,16 @@ def test_a_name_that_cannot_be_one_is_refused(registry, name):
         registry.register("tiny", name=name)
 
 
+def test_a_folder_is_a_base_model_however_it_is_written(registry, card, binary):
+    """A base model's folder as a Path is the version that the same folder as text is."""
+    version = registry.register(Path("models/tiny"), card(binary([1, 0]), target="models/tiny"))
+    assert registry.register("models/tiny") == version
+    assert version.label == "tiny@1"
+
+
 def test_what_is_no_source_is_refused(registry):
-    """A bare checkpoint path says nothing of its training: it is not a source."""
-    for source in ("tinker://a/sampler_weights/1", " "):
+    """A bare checkpoint path says nothing of its training: it is not a source, nor is any other object."""
+    for source in ("tinker://a/sampler_weights/1", " ", None, object()):
         with pytest.raises(RegistryError, match="cannot be registered"):
             registry.register(source)
 

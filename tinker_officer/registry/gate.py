@@ -174,7 +174,7 @@ class Gate:
 
         try:
             return cattrs.Converter(forbid_extra_keys=True).structure(json.loads(text), cls)
-        except (ValueError, TypeError, cattrs.BaseValidationError) as error:
+        except (ValueError, TypeError, AttributeError, cattrs.BaseValidationError) as error:
             raise RegistryError(
                 "this is not a gate",
                 got=f"{text[:80]} ({error})",

@@ -71,7 +71,7 @@ class Registry(Snapshot):
 
     def register(
         self,
-        source: RunResult | str,
+        source: RunResult | str | Path,
         card: Scorecard | None = None,
         *,
         name: str | None = None,
@@ -252,7 +252,7 @@ class Registry(Snapshot):
         """
         try:
             when = moment if isinstance(moment, datetime) else datetime.fromisoformat(moment)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise RegistryError(
                 "this is not a time",
                 got=repr(moment),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinker_officer._digest import digest
@@ -19,15 +20,15 @@ LONGEST_NAME = 200
 _LORA = ("train_mlp", "train_attn", "train_unembed")
 
 
-def describe(source: RunResult | str, card: Scorecard | None, name: str | None) -> dict[str, Any]:
+def describe(source: RunResult | str | Path, card: Scorecard | None, name: str | None) -> dict[str, Any]:
     """Return the fields of the version that `source` is, all but its number and its time.
 
     Raises:
         RegistryError: the source or the name cannot be registered, or the card is of another model.
     """
-    if isinstance(source, str):
-        fields = _base(source, card)
-        fields["name"] = _checked(name if name is not None else source.rstrip("/").rpartition("/")[2])
+    if isinstance(source, str | Path):
+        fields = _base(str(source), card)
+        fields["name"] = _checked(name if name is not None else str(source).rstrip("/").rpartition("/")[2])
     else:
         fields = _trained(source, card)
         fields["name"] = _checked(name if name is not None else source.name)
@@ -36,12 +37,7 @@ def describe(source: RunResult | str, card: Scorecard | None, name: str | None) 
 
 def _base(source: str, card: Scorecard | None) -> dict[str, Any]:
     if not source.strip() or source.startswith("tinker://"):
-        raise RegistryError(
-            "this cannot be registered",
-            got=repr(source),
-            need="the result of a run, or the name or folder of a base model",
-            fix='registry.register(result, card)  # or registry.register("Qwen/Qwen3-8B", card)',
-        )
+        raise _no_source(source)
     if card is not None and card.target != source:
         raise _another_model(card, source)
     return {
@@ -59,6 +55,8 @@ def _base(source: str, card: Scorecard | None) -> dict[str, Any]:
 
 
 def _trained(result: RunResult, card: Scorecard | None) -> dict[str, Any]:
+    if not hasattr(result, "training_fingerprint"):
+        raise _no_source(result)
     checkpoint = _checkpoint(result, card)
     plan = plain(result.plan)
     computed = plan.get("computed") or {}
@@ -89,6 +87,15 @@ def _checkpoint(result: RunResult, card: Scorecard | None) -> Checkpoint:
         if checkpoint.sampler_path and checkpoint.sampler_path == card.target:
             return checkpoint
     raise _another_model(card, result.best.sampler_path or "a checkpoint with a sampler_path")
+
+
+def _no_source(source: object) -> RegistryError:
+    return RegistryError(
+        "this cannot be registered",
+        got=repr(source),
+        need="the result of a run, or the name or folder of a base model",
+        fix='registry.register(result, card)  # or registry.register("Qwen/Qwen3-8B", card)',
+    )
 
 
 def _another_model(card: Scorecard, need: str) -> RegistryError:
