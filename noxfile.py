@@ -71,10 +71,6 @@ def docs(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure speed and memory, as ratios in one run against what a user would pick instead."""
     install(session, "tests", wheels=True)
-    for script in session.posargs or (
-        "bench/import_time.py",
-        "bench/train.py",
-        "bench/sample.py",
-        "bench/loop.py",
-    ):
+    scripts = ("import_time", "engine", "capacity", "measure")
+    for script in session.posargs or (f"bench/{name}.py" for name in scripts):
         session.run("python", script, env=OFFLINE)
