@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,32 @@ def test_a_session_that_ends_takes_its_sampling_along(
         idle = threading.Event()
         state.compute.call(lambda: None if state.workshop.busy else idle.set())
         assert await asyncio.to_thread(idle.wait, 30)
+
+    play(scenario)
+
+
+def test_a_snapshot_that_is_taken_after_its_session_ended_is_dropped(
+    play: Callable[[Scenario], None], tiny_model: Path
+) -> None:
+    """A snapshot that was asked for just before the session was finished is nowhere afterwards."""
+
+    async def scenario(state: State, http: httpx.AsyncClient) -> None:
+        session_id = await session(http)
+        model_id = await model(http, session_id, tiny_model)
+        held = threading.Event()
+        state.compute.call(partial(held.wait, 10))
+        asked = {"model_id": model_id, "seq_id": 1, "sampling_session_seq_id": 0}
+        assert (await http.post("save_weights_for_sampler", json=asked)).status_code == 200
+        assert (await http.post(f"sessions/{session_id}/finish", json={})).status_code == 200
+        held.set()
+        for _ in range(500):
+            if not state.workshop._trainings:
+                break
+            await asyncio.sleep(0.01)
+        await state._in_compute(model_id, lambda: iter(()))
+        assert not state.workshop._trainings
+        assert not state.workshop._adapters
+        assert not state.workshop._spilled
 
     play(scenario)
 

@@ -62,12 +62,14 @@ class State:
         session.finished = True
         for request_id in self.futures.forget({*session.models, *session.samplers}):
             self.compute.call(partial(self.workshop.cancel, request_id))
+        for sampler_id in session.samplers:
+            self.here.samplers.pop(sampler_id, None)
+        drop = partial(self.workshop.forget_weights, tuple(session.samplers))
+        self.compute.call(drop)
         for model_id in session.models:
             self.here.models.pop(model_id, None)
             self._forget(model_id)
-        for sampler_id in session.samplers:
-            self.here.samplers.pop(sampler_id, None)
-            self.compute.call(partial(self.workshop.forget_weights, sampler_id))
+            self.compute.submit(Job(model_id, partial(_once, drop), _ignored))  # snapshots still in its queue
         self.here.prune()
 
     def finish_idle(self, idle_s: float) -> int:

@@ -6,7 +6,7 @@ import json
 import logging
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,7 +172,7 @@ class Workshop:
         self._adapters[key] = self._training(model_id).trainer.adapter.snapshot()
         self._spilled.setdefault(key, self._store.scratch / f"{uuid.uuid4().hex}.adapter")
         while len(self._spilled) > _SNAPSHOTS:
-            self.forget_weights(next(iter(self._spilled)))
+            self.forget_weights([next(iter(self._spilled))])
         self._evict()
 
     def sample(
@@ -257,12 +257,13 @@ class Workshop:
         """Drop a training run from memory."""
         self._trainings.pop(model_id, None)
 
-    def forget_weights(self, key: str) -> None:
-        """Drop a snapshot from memory and scratch."""
-        self._adapters.pop(key, None)
-        path = self._spilled.pop(key, None)
-        if path is not None:
-            path.unlink(missing_ok=True)
+    def forget_weights(self, keys: Sequence[str]) -> None:
+        """Drop snapshots from memory and scratch."""
+        for key in keys:
+            self._adapters.pop(key, None)
+            path = self._spilled.pop(key, None)
+            if path is not None:
+                path.unlink(missing_ok=True)
 
     # -- private
 
