@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +38,14 @@ def test_importing_every_public_name_loads_no_torch_and_no_inspect() -> None:
 def test_every_public_name_is_there_and_documented(name: str) -> None:
     """Each name in __all__ resolves, and says what it is for."""
     assert (getattr(tinker_officer, name).__doc__ or "").strip()
+
+
+@pytest.mark.parametrize("name", tinker_officer.__all__)
+def test_every_public_name_has_a_reference_entry(name: str) -> None:
+    """Each name in __all__ stands in docs/reference/api.md, by the place where it lives."""
+    reference = Path(__file__).parent.parent / "docs" / "reference" / "api.md"
+    entries = [line.rpartition(".")[2] for line in reference.read_text("utf-8").splitlines() if ":: " in line]
+    assert name in entries
 
 
 def test_all_is_sorted_and_dir_shows_it() -> None:
