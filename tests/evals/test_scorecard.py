@@ -115,8 +115,9 @@ def test_what_is_no_card_is_refused(text: str, tmp_path: Path) -> None:
         Scorecard.from_json(text)
     path = tmp_path / "card.json"
     path.write_text(text)
-    with pytest.raises(EvalError, match="not a scorecard"):
+    with pytest.raises(EvalError, match="not a scorecard") as caught:
         Scorecard.load(path)
+    assert str(path) in caught.value.__notes__[0]
     with pytest.raises(EvalError, match="cannot be read"):
         Scorecard.load(tmp_path / "none.json")
 

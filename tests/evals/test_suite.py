@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tinker_officer import Conversations, EvalSuite, Scorecard, graders
+from tinker_officer import Conversations, EvalSuite, Registry, Scorecard, graders
 from tinker_officer.errors import EvalError
 
 
@@ -187,6 +187,18 @@ def test_a_checkpoint_without_sampler_weights_is_said(engine, held_out: Conversa
 
     with pytest.raises(EvalError, match="no weights for sampling"):
         EvalSuite().nll(held_out).evaluate(Resumable(), on=engine, progress=False)
+
+
+def test_a_registered_base_model_is_evaluated_as_the_base_model(
+    engine, tiny_model: Path, held_out: Conversations, tmp_path: Path
+) -> None:
+    """What stands in production may be a base model: its version is a target, and the card fits it."""
+    suite = EvalSuite().nll(held_out)
+    with Registry.open(tmp_path / "models.db") as registry:
+        version = registry.register(str(tiny_model))
+        card = suite.evaluate(version, on=engine, progress=False)
+        assert card.target == str(tiny_model)
+        assert registry.register(str(tiny_model), card) == version
 
 
 def test_a_live_sampler_is_evaluated_under_a_name_of_its_own(

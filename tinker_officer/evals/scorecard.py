@@ -355,7 +355,11 @@ class Scorecard:
                 need="a file that Scorecard.save wrote",
                 fix="card = suite.evaluate(target, on=engine); card.save('card.json')",
             ) from None
-        return cls.from_json(text)
+        try:
+            return cls.from_json(text)
+        except EvalError as error:
+            error.add_note(f"while reading {path}")
+            raise
 
 
 def _pack(result: EvalResult) -> dict[str, Any]:

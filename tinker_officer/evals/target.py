@@ -41,7 +41,7 @@ async def open_target(target: Any, on: On, renderer_name: str | None = None) -> 
 
     Args:
         target: a base-model name or folder, a `tinker://` sampler path, a `tinker.SamplingClient`, or an
-            object with `sampler_path` and `base_model`, such as a `Checkpoint`.
+            object with `sampler_path` and `base_model`, such as a `Checkpoint` or the registry's `Version`.
         on: the service, as `connect` takes it.
         renderer_name: the renderer; else the target's own, else the base model's usual one.
 
@@ -66,6 +66,8 @@ async def open_target(target: Any, on: On, renderer_name: str | None = None) -> 
 def _path(target: Any) -> tuple[str, str | None]:
     """Return the target's path or base model, and its base model if it says so."""
     if hasattr(target, "sampler_path"):
+        if not target.sampler_path and not getattr(target, "state_path", True):  # a registered base model
+            return str(target.base_model), str(target.base_model)
         if not target.sampler_path:
             raise EvalError(
                 "the checkpoint has no weights for sampling",
