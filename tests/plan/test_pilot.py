@@ -73,6 +73,7 @@ def test_a_pilot_measures_the_rate_on_the_data(fit: PilotFit, plan: LoRAPlan) ->
     ended = [arm for arm in fit.arms if arm.nll is not None]
     assert len(fit.arms) >= 6
     assert fit.refused is None, fit.explain()
+    assert fit.doubts == ("arms of 12 steps: short runs favour higher rates",)
     assert fit.learning_rate is not None
     assert fit.interval is not None
     assert fit.interval[0] * 1.24 <= fit.learning_rate <= fit.interval[1] / 1.24

@@ -339,13 +339,15 @@ class _Sweep:
             tuple(rate for rate, _ in good),
             np.array([self.ended[key].losses for key in good], dtype=np.float64),
             tokens,
+            untrained=self.untrained,
         )
         found = answer(measured, [rate for rate, loss in losses.items() if loss is None])
         best = min(arm.nll for arm in arms if arm.nll is not None)
-        doubts = (
-            *found.doubts,
-            *(("no arm did better than the untrained model",) if best >= self.untrained else ()),
-        )
+        doubts = found.doubts
+        if best >= self.untrained:
+            doubts = (*doubts, "no arm did better than the untrained model")
+        if settings.steps < LEAST_STEPS:
+            doubts = (*doubts, f"arms of {settings.steps} steps: short runs favour higher rates")
         return PilotFit(
             base_model=settings.adapter["base_model"],
             rank=settings.adapter["rank"],

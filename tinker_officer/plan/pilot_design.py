@@ -70,11 +70,14 @@ class Measured:
         rates: the learning rate of each arm; a replicate repeats its rate.
         losses_A_N: the loss of each arm on each held-out conversation, in nats, summed over its tokens.
         tokens_N: the trained tokens of each conversation.
+        untrained: the loss before training, nats a token; where all arms are far below it, their own small
+            loss is too fine a measure of what is chance.
     """
 
     rates: tuple[float, ...]
     losses_A_N: Floats  # noqa: N815 - the axes are part of the name (house rule 5)
     tokens_N: Floats  # noqa: N815 - as above
+    untrained: float = 0.0
 
 
 @attrs.frozen
@@ -131,7 +134,10 @@ def answer(measured: Measured, stopped: Sequence[float] = (), *, seed: int = 0) 
         return Answer(
             None, None, float(curvature[0]), noise, refused="the losses have no lowest point between them"
         )
-    draws, bent = _parabola(x, _resampled(losses, measured.tokens_N, runs[:, 0], noise, seed))
+    resampled = _resampled(losses, measured.tokens_N, runs[:, 0], noise, seed)
+    draws, _ = _parabola(x, resampled)
+    three = slice(best - 1, best + 2)  # the same three each time: would they still bend upwards?
+    _, bent = _parabola(x[three], resampled[:, three])
     flat = float(np.mean(bent <= 0))
     if flat > _MOST_FLAT:
         span = f"from {rates[best - 1]:.1e} to {rates[best + 1]:.1e}"
@@ -161,7 +167,7 @@ def _run_noise(measured: Measured, member: Floats, loss: float) -> float:
     within = [totals[row > 0] for row in member]
     freedom = sum(len(group) - 1 for group in within)
     squares = sum(float(((group - group.mean()) ** 2).sum()) for group in within)
-    return max(RUN_NOISE * loss, math.sqrt(squares / freedom) if freedom else 0.0)
+    return max(RUN_NOISE * max(loss, measured.untrained), math.sqrt(squares / freedom) if freedom else 0.0)
 
 
 def _resampled(losses: Floats, tokens: Floats, runs: Floats, noise: float, seed: int) -> Floats:
