@@ -531,13 +531,41 @@ def test_memory_that_is_refused_changes_no_cache(base: BaseModel, monkeypatch: p
     cache = Cache(base)
     cache.add(2, 5)
 
-    def full(*_: Any, **__: Any) -> None:
-        raise MemoryError
+    for layer, slab in enumerate(cache._slabs):
+        slab.fill_(layer)
+    real, left = torch.zeros, [1]  # the first layer grows, the second does not
 
-    monkeypatch.setattr(torch, "zeros", full)
+    def nearly_full(*args: Any, **options: Any) -> torch.Tensor:
+        if not left.pop():
+            raise MemoryError
+        left.append(0)
+        return real(*args, **options)
+
+    monkeypatch.setattr(torch, "zeros", nearly_full)
     with pytest.raises(MemoryError):
         cache.add(3, 500)
     assert cache.lengths == [5, 5]
+    monkeypatch.undo()
+    cache.add(3, 500)
+    for layer, slab in enumerate(cache._slabs):
+        assert slab.shape[0] >= 5
+        assert slab.shape[2] >= 500
+        assert (slab[:2, :, :5] == layer).all()
+
+
+def test_at_rest_no_merged_weights_are_kept(base: BaseModel, trained: Adapter, answers: Answers) -> None:
+    """Training finds their memory free; what is sampled afterwards is the same, and a batch is left alone."""
+    sampler = Sampler(base)
+    spec = SampleSpec(PROMPTS[0], max_tokens=6, temperature=0.0, **FREE)
+    sampler.add("before", spec, trained)
+    sampler.step()
+    sampler.rest()
+    assert len(sampler._weights) == 1
+    expected = answers(sampler)["before"].sequences[0].tokens.tolist()
+    sampler.rest()
+    assert not sampler._weights
+    sampler.add("after", spec, trained)
+    assert answers(sampler)["after"].sequences[0].tokens.tolist() == expected
 
 
 def test_a_temperature_near_zero_takes_the_likeliest() -> None:

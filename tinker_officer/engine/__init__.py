@@ -18,6 +18,7 @@
     lora.py        adapters; projections.py: linear layers with one beside or merged; kernels.py: products
     trainer.py     gradients and steps; examples.py: checks; packing.py: micro-batches; head.py:
                    log-probabilities; losses.py; adam.py
+    memory.py      what was freed goes back to the system
     sampler.py     the continuous batch; sampling.py: a request and its answers; cache.py: keys and values;
                    choosing.py: from logits to a token
 

@@ -1,6 +1,7 @@
-"""Keys and values of the sequences that are being decoded, in one tensor that grows; knows no requests.
+"""Keys and values of the sequences that are being decoded, in a tensor a layer that grows; knows no requests.
 
-Rows stay side by side: when one leaves, the last takes its place, so that a decode step reads one slab.
+Rows stay side by side: when one leaves, the last takes its place, so that a decode step reads one slab. Slabs
+grow one after the other, so that the old and the new stand in memory together for one layer only.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Cache:
     def __init__(self, base: BaseModel) -> None:
         self._base = base
         self.lengths: list[int] = []
-        self._slab = torch.empty(0)
+        self._slabs: list[Tensor] = []  # (rows, 2 x key heads, tokens, head size), keys before values
 
     def bytes_for(self, rows: int, tokens: int) -> int:
         """Return the memory that so many more rows, of up to so many tokens, would make this cache need."""
@@ -46,30 +47,28 @@ class Cache:
         """Forget a row; the last row takes its index."""
         last = len(self.lengths) - 1
         if row != last:
-            self._slab[:, row, :, : self.lengths[last]] = self._slab[:, last, :, : self.lengths[last]]
+            for slab in self._slabs:
+                slab[row, :, : self.lengths[last]] = slab[last, :, : self.lengths[last]]
             self.lengths[row] = self.lengths[last]
         del self.lengths[last]
 
     def _reserve(self, rows: int, tokens: int) -> None:
-        shape, old = self._base.shape, self._slab
-        have_rows, have_tokens = (old.shape[1], old.shape[3]) if old.dim() > 1 else (0, 0)
+        shape = self._base.shape
+        # The last slab is the last to grow: it says what all of them have, also when growing failed half-way.
+        have_rows, _, have_tokens, _ = self._slabs[-1].shape if self._slabs else (0, 0, 0, 0)
         if rows <= have_rows and tokens <= have_tokens:
             return
         if rows > have_rows:
             rows = max(rows, min(2 * have_rows, have_rows + 16))
         if tokens > have_tokens:
             tokens = -(-tokens // _TOKEN_STEP) * _TOKEN_STEP
-        size = (
-            shape.layers,
-            max(rows, have_rows),
-            2 * shape.kv_heads,
-            max(tokens, have_tokens),
-            shape.head_dim,
-        )
-        # Zeros, not empty: a masked value of NaN would still poison the sum.
-        self._slab = torch.zeros(size, dtype=self._base.torch_dtype, device=self._base.device)
-        if have_rows:
-            self._slab[:, :have_rows, :, :have_tokens] = old
+        size = (max(rows, have_rows), 2 * shape.kv_heads, max(tokens, have_tokens), shape.head_dim)
+        self._slabs = self._slabs or [torch.empty(0, *size[1:])] * shape.layers
+        for layer, old in enumerate(self._slabs):
+            # Zeros, not empty: a masked value of NaN would still poison the sum.
+            slab = torch.zeros(size, dtype=self._base.torch_dtype, device=self._base.device)
+            slab[:have_rows, :, :have_tokens] = old[:have_rows, :, :have_tokens]
+            self._slabs[layer] = slab
 
     def prefilling(self, lengths: tuple[int, ...], rows: list[tuple[int, int] | None]) -> Attend:
         """Return packed attention that also stores each prompt in its rows.
@@ -84,7 +83,7 @@ class Cache:
             start = 0
             for length, place in zip(lengths, rows, strict=True):
                 if place is not None:
-                    slab = self._slab[layer, place[0] : place[0] + place[1]]
+                    slab = self._slabs[layer][place[0] : place[0] + place[1]]
                     slab[:, :kv_heads, :length] = k[start : start + length].transpose(0, 1)
                     slab[:, kv_heads:, :length] = v[start : start + length].transpose(0, 1)
                 start += length
@@ -105,7 +104,7 @@ class Cache:
             late = torch.arange(longest, device=device) > positions[:, None]
             mask = torch.zeros(late.shape, dtype=self._base.torch_dtype, device=device)
             mask = mask.masked_fill_(late, float("-inf"))[:, None, None]
-        rows, slabs = torch.arange(count, device=device), self._slab
+        rows, slabs = torch.arange(count, device=device), self._slabs
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             slab = slabs[layer]

@@ -125,6 +125,8 @@ class Workshop:
         from tinker_officer.engine.trainer import Example
 
         trainer = self._training(request.model_id).trainer
+        for sampler in self._samplers.values():
+            sampler.rest()
         examples = [Example(tokens=datum.tokens, inputs=datum.inputs) for datum in request.data]
         output = yield from trainer.forward_backward(
             examples, request.loss_fn, request.config, backward=not request.forward_only
