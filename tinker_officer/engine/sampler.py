@@ -47,7 +47,7 @@ from tinker_officer.errors import EngineError
 __all__ = ["SampleOutput", "SampleSequence", "SampleSpec", "Sampler"]
 PREFILL_TOKENS = 1024  # of one step, unless one prompt alone is longer
 MAX_ROWS = 64  # sequences of one adapter that are decoded together, and answers of one token in a step
-CACHE_BYTES = 1_500_000_000  # of keys and values of one adapter, beyond which new answers wait
+CACHE_BYTES = 600_000_000  # of keys and values of one adapter, beyond which new answers wait
 MERGED_ADAPTERS = 2  # weights with an adapter merged in that stay in memory
 PATIENCE = 32  # steps before another adapter's turn, when their weights do not all fit
 NO_LOGPROB = -99999.0  # the SDK's mark of a position without top-k log-probabilities
