@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -152,16 +153,22 @@ def test_evaluate_works_under_a_running_loop_and_can_be_cancelled(
 ) -> None:
     """The sync form inside a coroutine, the async form, and a cancelled one that leaves the engine usable."""
     suite = EvalSuite().product("mine", CASES, grader=always, max_tokens=2)
+    grading, cancelled = threading.Event(), threading.Event()
+
+    def waits(_answer: str, _target: str) -> bool:
+        grading.set()
+        return cancelled.wait(timeout=60)
 
     async def notebook() -> float:
         card = suite.evaluate(str(tiny_model), on=engine, progress=False)
         other = await suite.evaluate_async(str(tiny_model), on=engine, progress=False)
-        long = EvalSuite().product("mine", CASES, grader=always, max_tokens=200)
+        long = EvalSuite().product("mine", CASES, grader=waits, max_tokens=2)
         task = asyncio.create_task(long.evaluate_async(str(tiny_model), on=engine, progress=False))
-        await asyncio.sleep(0.2)
+        assert await asyncio.to_thread(grading.wait, 60)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        cancelled.set()
         return card["mine"].value + other["mine"].value
 
     assert asyncio.run(notebook()) == 2
