@@ -7,14 +7,26 @@ of such blocks and then sampling wants others, so between the two the process wo
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Callable
 from functools import cache
 
 
-def release() -> None:
-    """Give back what was freed; some milliseconds, and nothing where the C library is not glibc."""
+_last_s = 0.0
+
+
+def release(*, every_s: float = 0.0) -> None:
+    """Give back what was freed; some milliseconds, and nothing where the C library is not glibc.
+
+    Args:
+        every_s: not again before so many seconds have passed.
+    """
+    global _last_s  # noqa: PLW0603 - the process has one heap
+    if time.monotonic() - _last_s < every_s:
+        return
     if trim := _malloc_trim():
         trim(0)
+    _last_s = time.monotonic()
 
 
 @cache

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from tinker_officer.engine import wire
+from tinker_officer.engine import memory, wire
 from tinker_officer.engine.records import Meta, TinkerPath, now
 from tinker_officer.engine.refusal import Refused
 from tinker_officer.engine.store import Store
@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 Work = Generator[None, None, None]
 
 _ADAPTERS_IN_MEMORY = 16
+_RELEASE_S = 5.0
 _SNAPSHOTS = 256  # weights without a name: SmolLM2's at rank 32 are 50 MB each
 
 
@@ -141,6 +142,7 @@ class Workshop:
 
         training = self._training(model_id)
         metrics = training.trainer.optim_step(AdamSettings(**settings))
+        memory.release(every_s=_RELEASE_S)  # batches of many lengths leave holes
         training.steps += 1
         yield
         return metrics
