@@ -2,8 +2,8 @@
 
     python bench/pilot_simulation.py sft_sweep_calibration.json
 
-For every model and rank whose best rate lies between two swept ones, pilots begin where the calibrated
-rule (fitted without the model) says, off by chance; their arms have the curve's loss plus a run's noise and
+For every model and rank whose best rate lies between two swept ones, pilots begin around that
+rate, off by chance as far as the calibrated rule is; their arms have the curve's loss plus a run's noise and
 a held-out set's. Printed by noise: runs, refusals, coverage with and without the floor, regret. "True" is
 the curve's own best rate; what a short run does not know of a long one is not simulated.
 """
