@@ -3,10 +3,12 @@
     nox -s quickstart    set up, then the main job on real data (about six minutes)
     nox -s tests         set up, then every test
 
-The rest: lint, types, docs, bench. All installs go through `constraints.txt`, the set we tested.
+The rest: lint, types, docs, bench, soak. All installs go through `constraints.txt`, the set we tested.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import nox
 
@@ -71,6 +73,12 @@ def docs(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure speed and memory, as ratios in one run against what a user would pick instead."""
     install(session, "tests", wheels=True)
-    scripts = ("import_time", "engine", "capacity", "measure")
-    for script in session.posargs or (f"bench/{name}.py" for name in scripts):
+    for script in session.posargs or sorted(map(str, Path("bench").glob("[!_]*.py"))):
         session.run("python", script, env=OFFLINE)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Kill, break and load what the tests only touch: every test marked `soak`; takes hours."""
+    install(session, "tests", wheels=True)
+    session.run("pytest", "-m", "soak", *session.posargs, env=OFFLINE)

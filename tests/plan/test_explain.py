@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tinker_officer import LoRAPlan, TokenCounts
+from tinker_officer import LoRAPlan, PairCounts, TokenCounts
 from tinker_officer.plan import explain
 
 
@@ -101,3 +101,16 @@ def test_r_keeps_three_digits(value: float, text: str) -> None:
 def test_percentages_keep_two_digits(value: float, text: str) -> None:
     """Small shares keep their digits, large ones lose their decimals."""
     assert explain.percent(value) == text
+
+
+def test_a_value_wider_than_its_column_takes_room_from_its_source() -> None:
+    """Five thousand billion tokens still fit a terminal."""
+    pairs = PairCounts(pairs=3_623_878_657, total=2_536_715_059_900)
+    lines = (
+        LoRAPlan.for_("Qwen/Qwen3-8B")
+        .dpo(pairs, epochs=2)
+        .price(train=9e3, prefill=2.0)
+        .explain()
+        .splitlines()
+    )
+    assert max(map(len, lines)) <= 96

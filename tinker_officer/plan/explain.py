@@ -36,8 +36,8 @@ _REGRET = "of the loss, against the best rank: 0.38 x R^-0.80, fitted to tinker-
 _CAPACITY = {
     "sft": "with a parameter for each trained token, LoRA learns like full fine-tuning",
     "prompt_distillation": "with a parameter for each trained token, LoRA learns like full fine-tuning",
-    "dpo": "a pair tells at most one bit, and a parameter holds about two: a low rank is enough",
-    "reward_model": "a pair tells at most one bit, and a parameter holds about two: a low rank is enough",
+    "dpo": "a pair tells at most one bit, a parameter holds about two: a low rank is enough",
+    "reward_model": "a pair tells at most one bit, a parameter holds about two: a low rank is enough",
     "rl": "an episode tells at most the entropy of its reward, so a low rank is enough",
     "distill": "an episode of N tokens tells O(N) bits: more than RL asks for, less than SFT",
 }
@@ -110,9 +110,10 @@ def _head(plan: LoRAPlan) -> Iterator[str]:
     title = f"LoRA plan: {purpose(plan)}"
     yield title
     yield "=" * min(_WIDTH, len(title))
-    yield (
+    yield from textwrap.wrap(
         f"rank {plan.rank} | learning rate {rate(plan.learning_rate)} | batch {plan.batch_size} | "
-        f"{plan.steps:,} steps | {plan.verdict} | cost {money(plan.cost.total)}"
+        f"{plan.steps:,} steps | {plan.verdict} | cost {money(plan.cost.total)}",
+        _WIDTH,
     )
 
 
@@ -242,12 +243,17 @@ def _origin(number: Sourced[Any], form: Callable[[Any], str]) -> str:
 
 
 def _line(label: str, value: str, source: str, doubts: tuple[str, ...] = ()) -> Iterator[str]:
-    """Yield label, value and source in three columns; doubts follow under the source."""
+    """Yield label, value and source in three columns; doubts follow under the source.
+
+    A value wider than its column takes the room from the first line of the source.
+    """
     width = _WIDTH - _LABEL - _VALUE
-    lines = [*textwrap.wrap(source, width)]
+    taken = max(0, len(value) - (_VALUE - 1))
+    first, *rest = textwrap.wrap(source, width, initial_indent=" " * taken)
+    lines = [first[taken:], *rest]
     for doubt in doubts:
         lines += textwrap.wrap(doubt, width, initial_indent="? ", subsequent_indent="  ")
-    yield f"{label:<{_LABEL}}{value:<{_VALUE - 1}} {lines[0]}"
+    yield f"{label:<{_LABEL}}{value:<{_VALUE - 1}} {lines[0]}".rstrip()
     for line in lines[1:]:
         yield " " * (_LABEL + _VALUE) + line
 
