@@ -13,6 +13,15 @@
 
 Every message has four parts: the problem, what was got, what is needed, and the fix. Errors of the
 Tinker SDK are not wrapped: they get a note (`BaseException.add_note`) that says what was being done.
+
+    >>> try:
+    ...     LoRAPlan.for_("Qwen/Qwen3-8B").pin(rank=0)
+    ... except errors.PlanError as error:
+    ...     print(error)
+    rank is out of range
+      got:  0
+      need: an integer from 1 to 512
+      fix:  plan.pin(rank=32)
 """
 
 from __future__ import annotations

@@ -59,6 +59,11 @@ class TokenCounts:
         train_on: `last` or `all`.
         too_long: `truncate` or `drop`.
         renderer_name: the cookbook's name of the renderer.
+
+    Example:
+        >>> counts = TokenCounts(examples=9_500, trained=2_000_000, total=2_600_000)
+        >>> LoRAPlan.for_("Qwen/Qwen3-8B").sft(counts).verdict
+        'ample'
     """
 
     examples: int = attrs.field(validator=_COUNT)

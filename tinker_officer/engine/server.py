@@ -56,7 +56,7 @@ class LocalEngine:
     Example:
         >>> with LocalEngine() as engine:
         ...     client = engine.service_client()
-        ...     training_client = client.create_lora_training_client("my/model", rank=8).result()
+        ...     training_client = client.create_lora_training_client(base_model, rank=8)
     """
 
     def __init__(

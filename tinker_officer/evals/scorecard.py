@@ -224,6 +224,10 @@ class Scorecard:
         created: when, ISO 8601 in UTC.
         evals: one result an eval, in the suite's order.
         versions: of the libraries that took part.
+
+    Example:
+        >>> Scorecard.load(card.save("card.json")) == card
+        True
     """
 
     target: str

@@ -34,6 +34,10 @@ class PairCounts:
         dropped: pairs left out because they are longer than the limit.
         masked: pairs left out because nothing of an answer remains.
         duplicates: pairs that repeat an earlier one.
+
+    Example:
+        >>> LoRAPlan.for_("Qwen/Qwen3-8B").dpo(PairCounts(pairs=20_000, total=8_000_000)).steps
+        157
     """
 
     pairs: int = attrs.field(validator=whole(0, error=DataError, fix=_PAIRS))
@@ -71,6 +75,10 @@ class EpisodeCounts:
         sampled_tokens: mean tokens of an episode that the model writes; None: not known.
         cached_tokens: mean tokens of an episode that are read again, from the cache, as each turn after
             the first does; None stands for a single turn, where a group shares its prompt.
+
+    Example:
+        >>> LoRAPlan.for_("Qwen/Qwen3-8B").rl(EpisodeCounts(episodes=320_000, group_size=32)).rank
+        8
     """
 
     episodes: int = attrs.field(validator=whole(0, error=DataError, fix=_EPISODES))

@@ -42,7 +42,8 @@ class Registry(Snapshot):
     Example:
         >>> with Registry.open("models.db") as registry:
         ...     version = registry.register(result, card)
-        ...     registry.promote(version, to="production", gate=Gate.not_worse(margin=0.02), actor="ci")
+        ...     gate = Gate.not_worse(margin=0.02)
+        ...     move = registry.promote(version, to="production", gate=gate, actor="ci")
     """
 
     @classmethod

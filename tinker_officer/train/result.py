@@ -39,6 +39,10 @@ class RunResult:
         renderer_name: how conversations were written in tokens.
         training_fingerprint: equal for two runs that compute the same weights: base model, adapter, data
             and its order, hyperparameters, renderer and tokenizer.
+
+    Example:
+        >>> RunResult.open(result.folder).stopped
+        'completed'
     """
 
     name: str
