@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import typing
 from typing import Any
 
 import numpy as np
 import pytest
+import tinker
 import torch
 
 from tinker_officer.engine.losses import LOSSES, loss_named
@@ -18,6 +20,8 @@ INPUTS = {
     "weights": RNG.random(12),
     "logprobs": LOGPROBS + RNG.normal(size=12) * 0.4,
     "advantages": RNG.normal(size=12),
+    "sequence_ratio_mask": np.array([0, 1, 1, 1, 0, 1, 1, 0, 0, 1, 1, 1.0]),
+    "datum": np.array([0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 2, 2]),
 }
 
 
@@ -25,10 +29,17 @@ def _by_hand(name: str, p: np.ndarray) -> float:
     q, a = INPUTS["logprobs"], INPUTS["advantages"]
     ratio = np.exp(p - q)
     clipped = np.clip(ratio, 0.8, 1.2)
+    of_sequence = np.empty(12)
+    for datum in range(3):
+        here = INPUTS["datum"] == datum
+        marked = here & (INPUTS["sequence_ratio_mask"] == 1)
+        of_sequence[here] = np.exp(np.mean((LOGPROBS - q)[marked]))  # its value is a constant
+    of_sequence = of_sequence * np.exp(p - LOGPROBS)
     sums = {
         "cross_entropy": -INPUTS["weights"] * p,
         "importance_sampling": -ratio * a,
         "ppo": -np.minimum(ratio * a, clipped * a),
+        "gspo": -np.minimum(of_sequence * a, np.clip(of_sequence, 0.8, 1.2) * a),
         "cispo": -np.clip(np.exp(LOGPROBS - q), 0.8, 1.2) * p * a,  # the ratio is a constant
         "dro": -(p * a - 0.5 * 0.05 * (p - q) ** 2),
     }
@@ -40,7 +51,7 @@ def test_value_and_gradient_are_those_of_numpy(name: str) -> None:
     """Each loss and its gradient equal NumPy's, the gradient by finite differences."""
     loss = loss_named(name)
     logprobs = torch.tensor(LOGPROBS, requires_grad=True)
-    inputs = {key: torch.tensor(INPUTS[key]) for key in loss.needs}
+    inputs = {key: torch.tensor(INPUTS[key]) for key in (*loss.needs, "datum")}
     value = loss.value(logprobs, inputs, loss.resolve({}))
     value.backward()
     step = 1e-6
@@ -58,9 +69,9 @@ def test_value_and_gradient_are_those_of_numpy(name: str) -> None:
 def test_inactive_positions_have_neither_loss_nor_gradient(name: str) -> None:
     """A position that a loss calls inactive adds nothing, so that its backward pass may be skipped."""
     loss = loss_named(name)
-    assert loss.active is not None
-    raw = {key: INPUTS[key].copy() for key in loss.needs}
-    raw[loss.active][::3] = 0
+    raw = {key: INPUTS[key].copy() for key in (*loss.needs, "datum")}
+    for key in loss.active:
+        raw[key][::3] = 0
     mask = loss.mask(raw)
     logprobs = torch.tensor(LOGPROBS, requires_grad=True)
     inputs = {key: torch.tensor(value) for key, value in raw.items()}
@@ -95,7 +106,17 @@ def test_settings_change_the_loss() -> None:
     assert not torch.equal(loss.value(p, inputs, loss.resolve({})), unclipped)
 
 
-@pytest.mark.parametrize("name", ["gspo", "stable_reinforce", "custom", "crossentropy", ""])
+def test_every_loss_that_the_sdk_names_is_there_or_has_a_way_out() -> None:
+    """Of the SDK's loss functions two are refused, each with what to use instead."""
+    refused = set(typing.get_args(tinker.types.LossFnType)) - LOSSES.keys()
+
+    assert refused == {"stable_reinforce", "custom"}
+    for name, way_out in (("stable_reinforce", "gspo"), ("custom", "forward_backward_custom")):
+        with pytest.raises(EngineError, match=f"fix:.*{way_out}"):
+            loss_named(name)
+
+
+@pytest.mark.parametrize("name", ["stable_reinforce", "custom", "crossentropy", ""])
 def test_unknown_losses_are_refused(name: str) -> None:
     """A loss that the engine does not have is refused, and the others are named."""
     with pytest.raises(EngineError, match="cross_entropy"):

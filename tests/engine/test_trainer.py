@@ -129,27 +129,88 @@ def test_large_batches_take_other_paths_to_the_same_gradient(
     assert all(_relative(blocked.gradient[name], value) < 1e-5 for name, value in plain.gradient.items())
 
 
-@pytest.mark.parametrize("name", [name for name in LOSSES if name != "cross_entropy"])
-def test_policy_losses_are_those_of_numpy(base: BaseModel, trained: Adapter, fit: Fit, name: str) -> None:
-    """On a model, a policy loss is NumPy's of the log-probabilities that it returns."""
+def _policy_data() -> list[Example]:
+    """Rollouts of several lengths: prompts without advantages, some with thresholds, one with no signal."""
     rng = np.random.default_rng(2)
-    q, a = -rng.random(20).astype(np.float32) * 6, rng.normal(size=20).astype(np.float32)
-    a[:7] = 0
-    example = Example(
-        rng.integers(0, 97, 20), {"target_tokens": rng.integers(0, 97, 20), "logprobs": q, "advantages": a}
-    )
-    output = fit(Trainer(base, trained), [example], name)
-    p = output.outputs[0]["logprobs"]
-    ratio = np.exp(p - q)
-    clipped = np.clip(ratio, 0.8, 1.2)
-    expected = {
-        "importance_sampling": -ratio * a,
-        "ppo": -np.minimum(ratio * a, clipped * a),
-        "cispo": -clipped * p * a,
-        "dro": -(p * a - 0.5 * 0.05 * (p - q) ** 2),
-    }[name].sum()
+    data = []
+    for length, prompt in ((20, 7), (9, 2), (3, 0), (30, 11), (6, 6)):
+        sampled = np.arange(length) >= prompt
+        data.append(
+            Example(
+                rng.integers(0, 97, length),
+                {
+                    "target_tokens": rng.integers(0, 97, length),
+                    "logprobs": np.where(sampled, -rng.random(length) * 6, 0).astype(np.float32),
+                    "advantages": np.where(sampled, rng.normal(size=length), 0).astype(np.float32),
+                    "sequence_ratio_mask": sampled.astype(np.float32),
+                },
+            )
+        )
+    return data
 
-    assert output.metrics["loss:sum"] == pytest.approx(expected, rel=1e-4)
+
+def _policy_loss(name: str, p: Tensor, example: Example) -> Tensor:
+    """A policy loss of one rollout, as Tinker's documentation writes it."""
+    q, a, mask = (
+        torch.tensor(example.inputs[key]) for key in ("logprobs", "advantages", "sequence_ratio_mask")
+    )
+    ratio = torch.exp(p - q)
+    if name == "importance_sampling":
+        return -(ratio * a).sum()
+    if name == "dro":
+        return -(p * a - 0.5 * 0.05 * (p - q) ** 2).sum()
+    if name == "cispo":
+        return -(torch.clamp(ratio, 0.8, 1.2).detach() * p * a).sum()
+    if name == "gspo":
+        of_sequence = (p.detach() - q)[mask != 0].mean() if mask.any() else torch.tensor(0.0)
+        ratio = torch.exp(of_sequence + p - p.detach())
+    return -torch.min(ratio * a, torch.clamp(ratio, 0.8, 1.2) * a).sum()
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("name", [name for name in LOSSES if name != "cross_entropy"])
+def test_policy_losses_and_their_gradients_are_those_of_peft(
+    base: BaseModel,
+    peft_model: Callable[..., Any],
+    stirred: Callable[..., Adapter],
+    fit: Fit,
+    name: str,
+    packed: bool,
+) -> None:
+    """Every policy loss and its gradient equal plain PEFT's with the documented formula, to 1e-5."""
+    data = _policy_data()
+    adapter = stirred(base, LoraSpec(rank=4, seed=1))
+    model, expected_loss = peft_model(base, adapter), torch.zeros(())
+    for example in data:
+        logits = model(input_ids=torch.tensor(example.tokens)[None]).logits[0].log_softmax(-1)
+        chosen = logits.gather(1, torch.tensor(example.inputs["target_tokens"])[:, None])[:, 0]
+        expected_loss = expected_loss + _policy_loss(name, chosen, example)
+    expected_loss.backward()
+    expected = {
+        key.replace(".default", ""): weight.grad
+        for key, weight in model.named_parameters()
+        if weight.requires_grad
+    }
+
+    needs = ("target_tokens", *LOSSES[name].needs)
+    sent = [Example(one.tokens, {key: one.inputs[key] for key in needs}) for one in data]
+    trainer = Trainer(base, adapter)
+    outputs = [fit(trainer, sent, name)] if packed else [fit(trainer, [one], name) for one in sent]
+
+    assert sum(part.metrics["loss:sum"] for part in outputs) == pytest.approx(expected_loss.item(), rel=1e-5)
+    assert max(_relative(trainer.gradient[key], value) for key, value in expected.items()) < 1e-5
+
+
+def test_a_sequence_ratio_needs_a_token_to_be_of(base: BaseModel, trained: Adapter, fit: Fit) -> None:
+    """A rollout with advantages whose ratio would be a mean over nothing is refused, and changes nothing."""
+    needs = ("target_tokens", *LOSSES["gspo"].needs)
+    example = Example(_policy_data()[0].tokens, {key: _policy_data()[0].inputs[key] for key in needs})
+    bad = attrs.evolve(example, inputs={**example.inputs, "sequence_ratio_mask": np.zeros(20, np.float32)})
+    trainer = Trainer(base, trained)
+
+    with pytest.raises(EngineError, match="sequence_ratio_mask without a token"):
+        fit(trainer, [example, bad], "gspo")
+    assert not trainer.gradient
 
 
 def test_several_targets_a_position(base: BaseModel, trained: Adapter, fit: Fit) -> None:

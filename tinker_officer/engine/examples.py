@@ -105,7 +105,13 @@ def _checked(index: int, example: Example, loss: Loss, base: BaseModel) -> Examp
         if value.dtype.kind not in "fiub" or not np.isfinite(value).all():
             _refuse(what, f"{name} with a value that is not finite", loss)
         inputs[name] = value.astype(np.float32, copy=False)
+    _check_marks(what, inputs, loss)
     return Example(tokens, inputs)
+
+
+def _check_marks(what: str, inputs: Mapping[str, np.ndarray], loss: Loss) -> None:
+    if loss.marks and not inputs[loss.marks].any() and any(inputs[name].any() for name in loss.active):
+        _refuse(what, f"{loss.marks} without a token that it marks", loss)
 
 
 def _refuse(what: str, got: str, loss: Loss) -> NoReturn:

@@ -145,14 +145,13 @@ class Trainer:
     ) -> tuple[float, np.ndarray]:
         inputs = {name: self._tensor(value) for name, value in _stacked(data).items()}
         targets = inputs.pop("target_tokens")
+        sizes = [example.tokens.size for example in data]
+        inputs["datum"] = self._tensor(np.repeat(np.arange(len(data)), sizes)[:, None])
         masks = [loss.mask(example.inputs) for example in data]
         head = (self.base.head, pairs.get((self.base.shape.layers, "head")), self.adapter.scaling)
         out = torch.empty(targets.shape, dtype=torch.float32, device=targets.device)
         active = np.concatenate(
-            [
-                np.ones(example.tokens.size, bool) if mask is None else mask
-                for example, mask in zip(data, masks, strict=True)
-            ]
+            [np.ones(size, bool) if mask is None else mask for size, mask in zip(sizes, masks, strict=True)]
         )
         rows, rest = self._tensor(np.flatnonzero(active)), self._tensor(np.flatnonzero(~active))
         if rest.numel():
