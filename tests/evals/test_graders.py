@@ -27,6 +27,16 @@ from tinker_officer.evals.graders import Answer, Grader, as_grader, from_dict
         (graders.numeric, "1,234", "the answer is 1234", 1),
         (graders.numeric, "none", 7, 0),
         (graders.numeric.options(tolerance=0.5), "7.4", "7", 1),
+        (graders.numeric, "between 3-4", 4, 1),
+        (graders.numeric, "it fell to -4.", -4, 1),
+        (graders.numeric, "1,2,3", 3, 1),
+        (graders.numeric, "$1,234,567.50", 1234567.5, 1),
+        (graders.exact, "true", True, 1),
+        (graders.exact, '{"a": 1}', {"a": 1}, 1),
+        (graders.json_schema, 'So: {"a": 1}', {"type": "object", "required": ["a"]}, 1),
+        (graders.json_schema, '{"b": 1}', '{"type": "object", "required": ["a"]}', 0),
+        (graders.json_schema, "no json", {"type": "object"}, 0),
+        (graders.json_schema.options(schema={"type": "array"}), "[1]", "ignored", 1),
         (graders.json_match, 'Here: {"a": [1, 2.0]}', {"a": [1.0, 2]}, 1),
         (graders.json_match, '{"a": 1}', {"a": True}, 0),
         (graders.json_match, "no json", {"a": True}, 0),
@@ -54,6 +64,18 @@ def test_a_target_that_cannot_be_graded_raises() -> None:
         graders.numeric("7", "seven")
     with pytest.raises(ValueError, match="JSON object"):
         graders.json_fields("{}", "[]")
+    for empty in ("", " ", ["red", ""]):
+        with pytest.raises(ValueError, match="empty"):
+            graders.includes("anything", empty)
+    with pytest.raises(Exception, match="is not valid under any"):
+        graders.json_schema("{}", {"type": "nonsense"})
+
+
+def test_a_pattern_that_backtracks_for_ever_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It fails its own item after its time; with `re` it would hold the whole process."""
+    monkeypatch.setattr(graders, "_REGEX_TIMEOUT_S", 0.1)
+    with pytest.raises(TimeoutError):
+        graders.regex("a" * 40 + "!", r"(a|a)+$")
 
 
 def half(answer: str, target: str) -> float:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tinker_officer import Conversations, EvalSuite, graders
+from tinker_officer import Conversations, EvalSuite, Scorecard, graders
 from tinker_officer.errors import DataError, EvalError
 
 
@@ -37,6 +37,25 @@ def broken(_answer: str, _target: str) -> bool:
 
 def slow(_answer: str, _target: str) -> bool:
     time.sleep(0.2)
+    return True
+
+
+async def later(_answer: str, target: str) -> float:
+    await asyncio.sleep(0)
+    if target == "3":
+        raise RuntimeError("no three")
+    return 0.5
+
+
+def exits(_answer: str, target: str) -> bool:
+    if target == "3":
+        raise SystemExit(1)
+    return True
+
+
+def hangs_on_three(_answer: str, target: str) -> bool:
+    if target == "3":
+        threading.Event().wait(60)
     return True
 
 
@@ -79,6 +98,91 @@ def test_a_grader_that_raises_costs_its_own_item_only(engine: LocalEngine, tiny_
     assert item.id == "case-3"
     assert "no three" in item.error
     assert "1 errors" in result.notes()
+
+
+def test_a_coroutine_grades_and_fails_its_own_item_only(engine: LocalEngine, tiny_model: Path) -> None:
+    """Its half points count, and its error is that of one item."""
+    result = ask(later, engine, tiny_model)["mine"]
+    assert result.value == pytest.approx(7 * 0.5 / 8)
+    assert result.statuses() == {"completed": 7, "errored": 1, "unscored": 0, "cancelled": 0}
+
+
+def test_a_grader_that_exits_or_hangs_costs_its_own_item_only(engine: LocalEngine, tiny_model: Path) -> None:
+    """`SystemExit` does not end the program, and a function without end is left behind after its time."""
+    assert ask(exits, engine, tiny_model)["mine"].value == pytest.approx(7 / 8)
+    result = ask(hangs_on_three, engine, tiny_model, timeout_s=2.0)["mine"]
+    (item,) = [item for item in result.items if item.error]
+    assert (item.id, item.error) == ("case-3", "the grader took longer than 2 s")
+
+
+def test_a_limit_takes_the_same_cases_for_every_model(engine: LocalEngine, tiny_model: Path) -> None:
+    """Three of eight, by a hash of their ids: neither the first nor a random choice."""
+    chosen = [{item.id for item in ask(always, engine, tiny_model, limit=3)["mine"].items} for _ in range(2)]
+    assert chosen[0] == chosen[1]
+    assert len(chosen[0]) == 3
+
+
+def test_an_interrupted_evaluation_goes_on_without_asking_twice(
+    engine: LocalEngine, tiny_model: Path, tmp_path: Path
+) -> None:
+    """What was graded before the stop is not graded again; what failed is, and another grader asks afresh."""
+    asked: list[str] = []
+
+    def counted(_answer: str, target: str) -> bool:
+        asked.append(target)
+        if target == "3" and len(asked) < 9:
+            raise RuntimeError("the first time")
+        return True
+
+    suite = EvalSuite().product("mine", CASES, grader=counted, max_tokens=4)
+    first = suite.evaluate(str(tiny_model), on=engine, at=tmp_path, progress=False)["mine"]
+    assert (first.errors, len(asked)) == (1, 8)
+    (journal,) = (tmp_path / "items").glob("mine-*.jsonl")
+    with journal.open("a") as file:
+        file.write('{"id": "torn')
+    again = suite.evaluate(str(tiny_model), on=engine, at=tmp_path, progress=False)["mine"]
+    assert asked[8:] == ["3"]
+    assert (again.value, again.errors) == (1.0, 0)
+    ask(always, engine, tiny_model)
+    other = EvalSuite().product("mine", CASES, grader=counted, max_tokens=3)
+    other.evaluate(str(tiny_model), on=engine, at=tmp_path, progress=False)
+    assert len(asked) == 9 + 8
+
+
+def test_a_comparison_stops_once_it_is_decided(engine: LocalEngine, tiny_model: Path) -> None:
+    """All wrong before, all right now: a few pairs decide, the rest stand as cancelled, and it says so."""
+    rows = [{"input": f"say {i}", "output": str(i), "id": f"{i:03d}"} for i in range(200)]
+    state = {"right": False}
+
+    def graded(_answer: str, _target: str) -> bool:
+        return state["right"]
+
+    suite = EvalSuite().product("mine", rows, grader=graded, max_tokens=1)
+    before = suite.evaluate(str(tiny_model), on=engine, progress=False)
+    state["right"] = True
+    after = suite.evaluate(str(tiny_model), on=engine, progress=False, against=before)
+    result = after["mine"]
+    counts = result.statuses()
+    assert counts["completed"] + counts["cancelled"] == 200
+    assert counts["cancelled"] >= 100
+    assert result.value == 1.0
+    row = before.compare(after)["mine"]
+    assert (row.verdict, row.stopped, row.estimate.n < 20) == ("better", True, True)
+    assert "its interval holds at any look" in before.compare(after).explain()
+    assert Scorecard.from_json(after.to_json()) == after
+    with pytest.raises(EvalError, match="stopped before all of its items were asked"):
+        after.compare(before)
+    with pytest.raises(EvalError, match="whole card"):
+        suite.evaluate(str(tiny_model), on=engine, progress=False, against=after)
+    with pytest.raises(EvalError, match="whole card"):
+        suite.only("mine").evaluate(
+            str(tiny_model),
+            on=engine,
+            progress=False,
+            against=EvalSuite()
+            .product("mine", rows[:100], grader=graded, max_tokens=1)
+            .evaluate(str(tiny_model), on=engine, progress=False),
+        )
 
 
 def test_all_samples_failing_is_an_error_and_not_a_zero(engine: LocalEngine, tiny_model: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -13,8 +14,10 @@ from tinker_officer._digest import digest
 from tinker_officer._progress import Progress
 from tinker_officer._service import On
 from tinker_officer.errors import EvalError, OfficerError
+from tinker_officer.evals.prepared import Context, Prepared
+from tinker_officer.evals.race import Against
 from tinker_officer.evals.scorecard import EvalResult, Scorecard
-from tinker_officer.evals.specs import Prepared, Spec
+from tinker_officer.evals.specs import Spec
 from tinker_officer.evals.target import Target, open_target
 
 
@@ -30,6 +33,7 @@ async def ask(
     renderer_name: str | None,
     suite_digest: str,
     progress: bool | None,
+    against: Against | None = None,
 ) -> Scorecard:
     """Return the scorecard of `target`; see `EvalSuite.evaluate`.
 
@@ -43,13 +47,15 @@ async def ask(
         renderer_name: another renderer than the target's own.
         suite_digest: of the whole suite.
         progress: False for none.
+        against: a card to compare with while asking, and to stop once that is decided.
 
     Raises:
         EvalError: something is missing, a sample is not accounted for, or every sample of an eval failed.
     """
     ready = await asyncio.to_thread(prepare, specs)
     opened = await open_target(target, on, renderer_name)
-    results = await _ask(ready, opened, at, progress)
+    started = time.monotonic()
+    results = await _ask(ready, opened, at, progress, against)
     card = Scorecard(
         target=opened.name,
         base_model=opened.base_model,
@@ -58,6 +64,8 @@ async def ask(
         created=datetime.now(UTC).isoformat(timespec="milliseconds"),
         evals=results,
         versions=_versions(),
+        checkpoint_digest=opened.identity,
+        seconds=time.monotonic() - started,
     )
     if at is not None:
         card.save(at / f"scorecard-{re.sub('[^0-9]', '', card.created)}-{digest(opened.name)[:8]}.json")
@@ -87,7 +95,11 @@ def prepare(specs: tuple[Spec, ...]) -> list[tuple[Spec, Prepared]]:
 
 
 async def _ask(
-    ready: list[tuple[Spec, Prepared]], target: Target, at: Path | None, progress: bool | None
+    ready: list[tuple[Spec, Prepared]],
+    target: Target,
+    at: Path | None,
+    progress: bool | None,
+    against: Against | None,
 ) -> tuple[EvalResult, ...]:
     results: list[EvalResult] = []
     total = sum(prepared.n for _, prepared in ready)
@@ -98,7 +110,7 @@ async def _ask(
                 bar.advance(note=name)
 
             try:
-                results.append(await prepared.run(target, at, done))
+                results.append(await prepared.run(target, Context(at, done, against)))
             except ExceptionGroup as group:
                 raise _first(group) from group
     return tuple(results)

@@ -15,6 +15,7 @@ import gzip
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,14 @@ def load_cases(source: str | Path | Iterable[Mapping[str, Any]] | Conversations)
     else:
         numbered = ((f"row {number}", row) for number, row in enumerate(source, start=1))
     return _checked(numbered, str(source) if isinstance(source, str | Path) else "the cases")
+
+
+def some(cases: tuple[Case, ...], limit: int | None) -> tuple[Case, ...]:
+    """Return `limit` cases, chosen by a hash of their ids: the same ones for every model."""
+    if limit is None or limit >= len(cases):
+        return cases
+    chosen = set(sorted(range(len(cases)), key=lambda i: sha256(cases[i].id.encode()).digest())[:limit])
+    return tuple(case for number, case in enumerate(cases) if number in chosen)
 
 
 def _read(path: Path) -> Iterator[tuple[str, Any]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -10,7 +11,7 @@ import attrs
 from tinker_officer._text import table
 from tinker_officer.errors import EvalError
 from tinker_officer.evals.scorecard import EvalResult, Scorecard, span
-from tinker_officer.stats import paired
+from tinker_officer.stats import multiplicity, paired
 from tinker_officer.stats.intervals import Estimate
 
 
@@ -26,17 +27,26 @@ class Difference:
         before: its result on the first card.
         after: its result on the second.
         estimate: `after - before`, paired, with its 95 % interval.
+        p: the two-sided p-value that belongs to the interval; of one stopped early, valid at every look.
+        p_holm: the same, adjusted for the number of evals that are compared.
+        stopped: whether it was compared while it was asked, and its interval holds at every look.
     """
 
     name: str
     before: EvalResult
     after: EvalResult
     estimate: Estimate
+    p: float
+    p_holm: float
+    stopped: bool = False
 
     @property
     def verdict(self) -> str:
-        """`better`, `worse` or `no clear difference`: the side of zero on which the whole interval lies."""
-        if self.estimate.low <= 0 <= self.estimate.high:
+        """`better`, `worse` or `no clear difference`: the side of zero, where the interval leaves it out.
+
+        Where several evals are compared, only what Holm's correction leaves standing is called different.
+        """
+        if self.estimate.low <= 0 <= self.estimate.high or self.p_holm > 1 - self.estimate.confidence:
             return "no clear difference"
         return "better" if (self.estimate.low > 0) == self.before.higher_is_better else "worse"
 
@@ -90,7 +100,15 @@ class Comparison:
         down = [f"{row.name}/{row.before.metric}" for row in self.rows if not row.before.higher_is_better]
         if down:
             lines.append(f"lower is better: {', '.join(down)}")
+        if len(self.rows) > 1:
+            lines.append(
+                f"verdicts hold for the {len(self.rows)} evals together (Holm); each interval for itself"
+            )
         for row in self.rows:
+            if row.stopped:
+                lines.append(
+                    f"{row.name}: {row.estimate.n} pairs, compared after each; its interval holds at any look"
+                )
             for when, result in (("before", row.before), ("after", row.after)):
                 if result.notes():
                     lines.append(f"{row.name}, {when}: {result.notes()}")
@@ -129,25 +147,68 @@ def compare(before: Scorecard, after: Scorecard) -> Comparison:
             need="one renderer, or the difference may be the prompt's and not the model's",
             fix="evaluate both targets with the same renderer_name",
         )
+    found = [_difference(before, old[name], new[name]) for name in shared]
+    adjusted = multiplicity.holm([row.p for row in found])
     return Comparison(
         before=before.target,
         after=after.target,
-        rows=tuple(
-            Difference(name, old[name], new[name], difference(old[name], new[name])) for name in shared
-        ),
+        rows=tuple(attrs.evolve(row, p_holm=p) for row, p in zip(found, adjusted, strict=True)),
         only_before=tuple(name for name in old if name not in new),
         only_after=tuple(name for name in new if name not in old),
     )
 
 
-def difference(before: EvalResult, after: EvalResult) -> Estimate:
-    """Return `after - before` of one eval, paired by item id, with its 95 % interval.
+def _difference(card: Scorecard, before: EvalResult, after: EvalResult) -> Difference:
+    """Return how one eval changed; by the race that was run while it was asked, where there was one."""
+    race = after.race
+    if race is not None and race["card"] == card.digest:
+        _same_exam(before, after)
+        estimate = Estimate(race["difference"], race["low"], race["high"], race["pairs"], 1 - race["alpha"])
+        p = min(1.0, math.exp(-race["log_e"]))
+        return Difference(before.name, before, after, estimate, p, p, stopped=True)
+    cut = next((result for result in (before, after) if result.statuses()["cancelled"]), None)
+    if cut is not None:
+        raise EvalError(
+            f"{before.name!r} was stopped before all of its items were asked",
+            got=f"{cut.statuses()['cancelled']} of {cut.n} items not asked"
+            + (f"; decided against {cut.race['against']!r}" if cut.race else ""),
+            need="whole cards, or the card that it was compared with while it was asked",
+            fix="suite.evaluate(target, on=engine)  # without against=",
+        )
+    estimate_at = _estimator(before, after)
+    p = multiplicity.p_value(estimate_at)
+    return Difference(before.name, before, after, estimate_at(0.95), p, p)
+
+
+def difference(before: EvalResult, after: EvalResult, confidence: float = 0.95) -> Estimate:
+    """Return `after - before` of one eval, paired by item id, with its interval.
 
     Binary scores get Bonett and Price's interval, others a cluster-robust t over the items' weights.
 
     Raises:
         EvalError: the settings or the items differ; the message names what.
     """
+    return _estimator(before, after)(confidence)
+
+
+def _estimator(before: EvalResult, after: EvalResult) -> Callable[[float], Estimate]:
+    """Return what gives the difference and its interval, by the confidence; the pairs are made once."""
+    _same_exam(before, after)
+    old = {item.id: item for item in before.items}
+    new = {item.id: item for item in after.items}
+    first, second = [old[key].score for key in old], [new[key].score for key in old]
+    clusters = [item.cluster or key for key, item in old.items()]
+    if before.binary and after.binary and len(set(clusters)) == len(old):
+        worse, better, n = paired.discordant(first, second)
+        return lambda confidence: paired.bonett_price(better, worse, n, confidence)
+    weights = [item.weight for item in old.values()]
+    return lambda confidence: paired.mean_difference(
+        first, second, weights=weights, clusters=clusters, bounds=before.bounds, confidence=confidence
+    )
+
+
+def _same_exam(before: EvalResult, after: EvalResult) -> None:
+    """Refuse two results that were not sat under the same settings and with the same items."""
     if before.settings_digest != after.settings_digest:
         changed = changes(before.settings, after.settings)
         raise EvalError(
@@ -171,19 +232,6 @@ def difference(before: EvalResult, after: EvalResult) -> Estimate:
             need="the same items, with the same inputs, on both cards",
             fix="before.compare(suite.evaluate(other, on=engine))  # the same suite for both",
         )
-    ids = list(old)
-    first, second = [old[key].score for key in ids], [new[key].score for key in ids]
-    clusters = [old[key].cluster or key for key in ids]
-    if before.binary and after.binary and len(set(clusters)) == len(ids):
-        worse, better, n = paired.discordant(first, second)
-        return paired.bonett_price(better, worse, n)
-    return paired.mean_difference(
-        first,
-        second,
-        weights=[old[key].weight for key in ids],
-        clusters=clusters,
-        bounds=before.bounds,
-    )
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ graded differently are never compared. A grader that raises fails that one item,
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import inspect
@@ -45,7 +46,11 @@ class Answer:
 
 
 Grade: TypeAlias = Callable[[Answer, Any, Mapping[str, Any]], float | bool]
-_NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+# 1,234.5 is one number, 1,2,3 are three; a minus after a letter, digit or bracket is a dash: 3-4, (a)-1.
+_NUMBER = re.compile(
+    r"(?:(?<![\w.)\]])[-+])?(?:(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?"
+)
+_REGEX_TIMEOUT_S = 5.0
 
 
 @attrs.frozen
@@ -96,8 +101,24 @@ class Grader:
         Raises:
             ValueError: what the grading function returned is no number from 0 to 1.
         """
+        return self.checked(self.raw(answer, target))
+
+    @property
+    def foreign(self) -> bool:
+        """Whether it is a function of the user's, which may be slow, a coroutine, or wrong."""
+        return ":" in self.name
+
+    def raw(self, answer: Answer | str, target: Any) -> Any:
+        """Return what the grading function returns; a coroutine, where it is one."""
         given = Answer(answer) if isinstance(answer, str) else answer
-        score: Any = self.grade(given, target, dict(self.settings))
+        return self.grade(given, target, dict(self.settings))
+
+    def checked(self, score: Any) -> float:
+        """Return `score` as a number from 0 to 1.
+
+        Raises:
+            ValueError: it is none.
+        """
         if not isinstance(score, int | float) or not math.isfinite(score) or not 0 <= score <= 1:
             raise ValueError(f"the grader {self.name!r} returned {score!r}, not a number from 0 to 1")
         return float(score)
@@ -108,13 +129,20 @@ class Grader:
 
 
 def _exact(answer: Answer, target: Any, options: Mapping[str, Any]) -> bool:
-    return _plain(answer.text, options) == _plain(str(target), options)
+    return _plain(answer.text, options) == _plain(_written(target), options)
 
 
 def _includes(answer: Answer, target: Any, options: Mapping[str, Any]) -> bool:
-    wanted = target if isinstance(target, list) else [target]
+    wanted = [_plain(_written(part), options) for part in (target if isinstance(target, list) else [target])]
+    if not all(wanted):  # every answer holds the empty text
+        raise ValueError(f"the target is empty: {target!r}")
     given = _plain(answer.text, options)
-    return all(_plain(str(part), options) in given for part in wanted)
+    return bool(wanted) and all(part in given for part in wanted)
+
+
+def _written(target: Any) -> str:
+    """Return a target as text: text as it is, anything else as JSON writes it."""
+    return target if isinstance(target, str) else json.dumps(target, ensure_ascii=False)
 
 
 def _plain(text: str, options: Mapping[str, Any]) -> str:
@@ -123,8 +151,11 @@ def _plain(text: str, options: Mapping[str, Any]) -> str:
 
 
 def _regex(answer: Answer, target: Any, options: Mapping[str, Any]) -> bool:
-    flags = re.IGNORECASE if options["ignore_case"] else 0
-    return re.search(str(target), answer.text, flags | re.DOTALL) is not None
+    import regex  # like re, with a time limit: a pattern that backtracks for hours fails its own item
+
+    flags = regex.IGNORECASE if options["ignore_case"] else 0
+    found = regex.search(str(target), answer.text, flags | regex.DOTALL, timeout=_REGEX_TIMEOUT_S)
+    return found is not None
 
 
 def _numeric(answer: Answer, target: Any, options: Mapping[str, Any]) -> bool:
@@ -151,6 +182,25 @@ def _json_fields(answer: Answer, target: Any, _options: Mapping[str, Any]) -> fl
     if not isinstance(given, dict):
         return 0.0
     return sum(key in given and _json_equal(given[key], value) for key, value in wanted.items()) / len(wanted)
+
+
+def _json_schema(answer: Answer, target: Any, options: Mapping[str, Any]) -> bool:
+    own = options["schema"]
+    schema = own if own is not None else json.loads(target) if isinstance(target, str) else target
+    given = _json_in(answer.text)
+    return given is not _NOTHING and bool(_validator(canonical(schema)).is_valid(given))
+
+
+@functools.lru_cache(maxsize=256)
+def _validator(schema: bytes) -> Any:
+    from jsonschema.validators import validator_for
+
+    decoded = json.loads(schema)
+    if not isinstance(decoded, dict):
+        raise ValueError("json_schema needs a schema: an object, in the case's target or as schema=")  # noqa: TRY004
+    kind = validator_for(decoded)
+    kind.check_schema(decoded)
+    return kind(decoded, format_checker=kind.FORMAT_CHECKER)
 
 
 _NOTHING = object()
@@ -196,16 +246,16 @@ def _json_or_text(target: Any) -> Any:
     return target
 
 
-exact = Grader("exact", "1", (("ignore_case", False),), grade=_exact)
+exact = Grader("exact", "2", (("ignore_case", False),), grade=_exact)
 """1 when the answer is the target; runs of white space count as one space."""
 
-includes = Grader("includes", "1", (("ignore_case", True),), grade=_includes)
+includes = Grader("includes", "2", (("ignore_case", True),), grade=_includes)
 """1 when the answer holds the target, or every part of a list."""
 
-regex = Grader("regex", "1", (("ignore_case", False),), grade=_regex)
+regex = Grader("regex", "2", (("ignore_case", False),), grade=_regex)
 """1 when the target, a regular expression, is found in the answer."""
 
-numeric = Grader("numeric", "1", (("relative", 1e-6), ("tolerance", 0.0)), grade=_numeric)
+numeric = Grader("numeric", "2", (("relative", 1e-6), ("tolerance", 0.0)), grade=_numeric)
 """1 when the last number of the answer is the last number of the target, within a tolerance."""
 
 json_match = Grader("json_match", "1", grade=_json_match)
@@ -213,6 +263,9 @@ json_match = Grader("json_match", "1", grade=_json_match)
 
 json_fields = Grader("json_fields", "1", grade=_json_fields)
 """The share of the target's fields that the first JSON object in the answer has, with equal values."""
+
+json_schema = Grader("json_schema", "1", (("schema", None),), grade=_json_schema)
+"""1 when the first JSON in the answer is valid under the JSON schema that is the target, or `schema=`."""
 
 function_call = Grader("function_call", "1", (("strict", False),), grade=_function_call)
 """1 when the answer makes the target's function calls: names, and arguments among those allowed.
@@ -223,7 +276,7 @@ where a list holds the values that are allowed, and `""` in it says that the arg
 
 BUILT_IN = {
     grader.name: grader
-    for grader in (exact, includes, regex, numeric, json_match, json_fields, function_call)
+    for grader in (exact, includes, regex, numeric, json_match, json_fields, json_schema, function_call)
 }
 
 

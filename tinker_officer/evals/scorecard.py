@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,12 +20,14 @@ from tinker_officer._files import write_atomic
 from tinker_officer._text import nearest, table
 from tinker_officer.errors import EvalError
 from tinker_officer.stats import intervals
+from tinker_officer.stats.intervals import Estimate
 
 
 if TYPE_CHECKING:
     from tinker_officer.evals.comparison import Comparison
 
 FORMAT = 1
+STATUSES = ("completed", "errored", "unscored", "cancelled")
 _TOO_MANY_ERRORS = 3
 
 
@@ -42,6 +44,12 @@ class Item:
         error: what went wrong; empty when nothing did.
         input_digest: of what the model was shown, so that a changed question is noticed.
         cluster: the source of the item, when several items share one.
+        status: `completed`; `errored`; `unscored`, when no grade could be had; or `cancelled`, when a
+            comparison was decided before the item was asked. The last two have no score: it stands at 0.
+        group: what the item is counted under besides the whole, e.g. its language.
+        epochs: its score at each sitting, when there were several; `score` is their mean.
+        confidence: how sure the model was, 0 to 1, where that was measured.
+        correct: whether the answer was right, 0 to 1, where that is not the score itself.
     """
 
     id: str
@@ -52,6 +60,13 @@ class Item:
     error: str = ""
     input_digest: str = ""
     cluster: str = ""
+    status: str = attrs.field(
+        default=attrs.Factory(lambda self: "errored" if self.error else "completed", takes_self=True)
+    )
+    group: str = ""
+    epochs: tuple[float, ...] = attrs.field(default=(), converter=tuple)
+    confidence: float | None = None
+    correct: float | None = None
 
 
 def _items(items: Iterable[Item]) -> tuple[Item, ...]:
@@ -76,6 +91,8 @@ class EvalResult:
         binary: whether every score is 0 or 1.
         bounds: lowest and highest score that there can be; None when there are none.
         extra: further figures by metric name, e.g. `perplexity`.
+        usage: what it took: `input_tokens`, `output_tokens`, `seconds`, and the judge's.
+        race: for a comparison that was stopped once decided: against what, and what was decided.
     """
 
     name: str
@@ -93,6 +110,8 @@ class EvalResult:
     binary: bool = False
     bounds: tuple[float, float] | None = None
     extra: dict[str, float] = attrs.field(factory=dict, repr=False)
+    usage: dict[str, float] = attrs.field(factory=dict, repr=False)
+    race: dict[str, Any] | None = attrs.field(default=None, repr=False)
 
     @classmethod
     def from_items(
@@ -107,6 +126,8 @@ class EvalResult:
         higher_is_better: bool = True,
         bounds: tuple[float, float] | None = None,
         extra: Mapping[str, float] | None = None,
+        usage: Mapping[str, float] | None = None,
+        race: Mapping[str, Any] | None = None,
     ) -> Self:
         """Return the result that `items` add up to, once every item that was asked is there.
 
@@ -120,22 +141,17 @@ class EvalResult:
             higher_is_better: the direction of progress.
             bounds: lowest and highest possible score.
             extra: further figures.
+            usage: what it took.
+            race: what a comparison that was stopped once decided has found.
 
         Raises:
             EvalError: an item is missing, twice there, or has a score that is no number; or all failed.
         """
         _account(name, items, asked, bounds)
         ordered = tuple(sorted(items, key=lambda item: item.id))
-        clusters = [item.cluster or item.id for item in ordered]
-        estimate = intervals.mean(
-            [item.score for item in ordered],
-            weights=[item.weight for item in ordered],
-            clusters=clusters,
-            bounds=bounds,
-        )
-        binary = bounds == (0.0, 1.0) and all(item.score in {0, 1} for item in ordered)
-        if binary and len(set(clusters)) == len(ordered) and len({item.weight for item in ordered}) == 1:
-            estimate = intervals.wilson(sum(item.score for item in ordered), len(ordered))
+        asked_of = [item for item in ordered if item.status != "cancelled"]
+        estimate = _estimate(asked_of, bounds)
+        binary = bounds == (0.0, 1.0) and all(item.score in {0, 1} for item in asked_of)
         item_set = digest([[item.id, item.input_digest] for item in ordered])
         return cls(
             name=name,
@@ -150,12 +166,28 @@ class EvalResult:
             binary=binary,
             bounds=bounds,
             extra=dict(extra or {}),
+            usage=dict(usage or {}),
+            race=dict(race) if race is not None else None,
         )
 
     @property
     def errors(self) -> int:
         """How many items failed; each counts with a score of 0."""
-        return sum(bool(item.error) for item in self.items)
+        return self.statuses()["errored"]
+
+    def statuses(self) -> dict[str, int]:
+        """Return how many items completed, errored, were unscored or cancelled; together they are `n`."""
+        return {status: sum(item.status == status for item in self.items) for status in STATUSES}
+
+    def by_group(self) -> dict[str, Estimate]:
+        """Return the figure of each group of items, with its interval; empty when no item has a group."""
+        groups = sorted({item.group for item in self.items if item.group})
+        chosen = {name: [item for item in self.items if item.group == name] for name in groups}
+        return {
+            name: _estimate(items, self.bounds)
+            for name, items in chosen.items()
+            if any(item.weight and item.status != "cancelled" for item in items)
+        }
 
     @property
     def truncated(self) -> int:
@@ -164,18 +196,46 @@ class EvalResult:
 
     def notes(self) -> str:
         """Return what a reader of `value` must know: errors, truncation; empty when there is nothing."""
-        found = ((self.errors, "errors"), (self.truncated, "cut off"))
+        counts = self.statuses()
+        found = (
+            (counts["errored"], "errors"),
+            (counts["unscored"], "unscored"),
+            (counts["cancelled"], "not asked: decided before"),
+            (self.truncated, "cut off"),
+        )
         return ", ".join(f"{count} {what}" for count, what in found if count)
+
+
+def _estimate(items: Sequence[Item], bounds: tuple[float, float] | None) -> Estimate:
+    """Return the weighted mean of the scores; Wilson's interval where they are plain successes."""
+    clusters = [item.cluster or item.id for item in items]
+    binary = bounds == (0.0, 1.0) and all(item.score in {0, 1} for item in items)
+    if binary and len(set(clusters)) == len(items) and len({item.weight for item in items}) == 1:
+        return intervals.wilson(sum(item.score for item in items), len(items))
+    return intervals.mean(
+        [item.score for item in items],
+        weights=[item.weight for item in items],
+        clusters=clusters,
+        bounds=bounds,
+    )
 
 
 def _account(name: str, items: tuple[Item, ...], asked: int, bounds: tuple[float, float] | None) -> None:
     ids = {item.id for item in items}
-    failed = [item for item in items if item.error]
+    failed = [item for item in items if item.status in {"errored", "unscored"}]
+    unknown = next((item for item in items if item.status not in STATUSES), None)
+    if unknown is not None:
+        raise EvalError(
+            f"an item of {name!r} has a status that is none",
+            got=f"{unknown.status!r} for item {unknown.id!r}",
+            need="one of " + ", ".join(STATUSES),
+            fix="leave the status out: it follows from the error",
+        )
     if len(items) != asked or len(ids) != len(items):
         raise EvalError(
             f"the samples of {name!r} do not add up",
             got=f"{len(items)} results with {len(ids)} different ids, {len(failed)} of them errors",
-            need=f"{asked} results: completed + errored = asked",
+            need=f"{asked} results: completed + errored + unscored + cancelled = asked",
             fix="run the evaluation again; if it happens again, the task drops or repeats samples",
         )
     if not items:
@@ -185,7 +245,7 @@ def _account(name: str, items: tuple[Item, ...], asked: int, bounds: tuple[float
             need="at least one item",
             fix="give it cases, or remove it from the suite",
         )
-    if len(failed) == len(items):
+    if len(failed) == sum(item.status != "cancelled" for item in items):
         shown = sorted({item.error for item in failed})[:_TOO_MANY_ERRORS]
         raise EvalError(
             f"every sample of {name!r} failed",
@@ -224,6 +284,8 @@ class Scorecard:
         created: when, ISO 8601 in UTC.
         evals: one result an eval, in the suite's order.
         versions: of the libraries that took part.
+        checkpoint_digest: of what identifies the weights.
+        seconds: how long the evaluation took.
 
     Example:
         >>> Scorecard.load(card.save("card.json")) == card
@@ -237,6 +299,8 @@ class Scorecard:
     created: str
     evals: tuple[EvalResult, ...] = attrs.field(converter=_results)
     versions: dict[str, str] = attrs.field(factory=dict)
+    checkpoint_digest: str = ""
+    seconds: float = 0.0
 
     def __getitem__(self, name: str) -> EvalResult:
         for result in self.evals:
@@ -369,8 +433,16 @@ class Scorecard:
 def _pack(result: EvalResult) -> dict[str, Any]:
     record = attrs.asdict(result, recurse=False, filter=lambda field, _: field.name != "items")
     record["interval"] = [end if math.isfinite(end) else None for end in result.interval]
-    record["items"] = {
+    columns = {
         field.name: [getattr(item, field.name) for item in result.items] for field in attrs.fields(Item)
+    }
+    plain = [Item(item.id, item.score, error=item.error) for item in result.items]
+    record["items"] = {  # columns that say nothing are left out: the file stays small
+        name: values
+        for name, values in columns.items()
+        if name in {"id", "score"}
+        or values != [getattr(item, name) for item in plain]
+        or (name == "error" and any(values))
     }
     return record
 
@@ -380,9 +452,8 @@ def _unpack(record: dict[str, Any]) -> EvalResult:
     low, high = record.pop("interval")
     ends = (-math.inf if low is None else low, math.inf if high is None else high)
     bounds = record.pop("bounds")
-    names = [field.name for field in attrs.fields(Item)]
-    rows = zip(*(columns[name] for name in names), strict=True)
-    items = tuple(Item(*row) for row in rows)
+    names = list(columns)
+    items = tuple(Item(**dict(zip(names, row, strict=True))) for row in zip(*columns.values(), strict=True))
     return EvalResult(**record, interval=ends, items=items, bounds=tuple(bounds) if bounds else None)
 
 

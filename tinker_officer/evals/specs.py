@@ -7,7 +7,7 @@ Each kind says what it measures and what it needs; nothing is read from disk, lo
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -18,9 +18,11 @@ from tinker_officer._fields import one_of, real, whole
 from tinker_officer.data.conversations import Conversations
 from tinker_officer.errors import EvalError
 from tinker_officer.evals import benchmarks, graders
-from tinker_officer.evals.cases import load_cases
+from tinker_officer.evals.cases import load_cases, some
 from tinker_officer.evals.graders import Grader
+from tinker_officer.evals.grading import TIMEOUT_S
 from tinker_officer.evals.nll import run_nll
+from tinker_officer.evals.prepared import Context, Prepared
 from tinker_officer.evals.product import Sampling, run_product
 
 
@@ -28,19 +30,10 @@ if TYPE_CHECKING:
     from tinker_officer.evals.scorecard import EvalResult
     from tinker_officer.evals.target import Target
 
-Runner: TypeAlias = "Callable[[Target, Path | None, Callable[[], None]], Awaitable[EvalResult]]"
 TOOLS = ("auto", "text")
 _NLL = "EvalSuite().nll(held_out)"
 _BENCHMARK = 'EvalSuite().benchmark("inspect_evals/gsm8k", limit=200)'
 _PRODUCT = 'EvalSuite().product("tickets", "eval.jsonl", grader=graders.includes)'
-
-
-@attrs.frozen
-class Prepared:
-    """An eval that is ready to run: how many items it has, and what runs it."""
-
-    n: int
-    run: Runner
 
 
 @attrs.frozen
@@ -115,9 +108,9 @@ class Nll:
                 else "EvalSuite.from_json(text, data=held_out)",
             )
 
-        async def run(target: Target, _at: Path | None, done: Callable[[], None]) -> EvalResult:
+        async def run(target: Target, context: Context) -> EvalResult:
             return await run_nll(
-                self.name, data, target, max_length=self.max_length, train_on=self.train_on, done=done
+                self.name, data, target, max_length=self.max_length, train_on=self.train_on, done=context.done
             )
 
         return Prepared(len(data), run)
@@ -219,8 +212,8 @@ class Benchmark:
         )
         task = benchmarks.load_task(sat)
 
-        async def run(target: Target, at: Path | None, done: Callable[[], None]) -> EvalResult:
-            return await benchmarks.run_benchmark(sat, task, target, at=at, done=done)
+        async def run(target: Target, context: Context) -> EvalResult:
+            return await benchmarks.run_benchmark(sat, task, target, at=context.at, done=context.done)
 
         return Prepared(len(task.dataset) * benchmarks.epochs_of(task), run)
 
@@ -245,12 +238,19 @@ class Product:
     grader: Grader = attrs.field(converter=graders.as_grader)
     sampling: Sampling = attrs.field(factory=Sampling)
     tools: str = attrs.field(default="auto", validator=one_of(TOOLS, error=EvalError, fix=_PRODUCT))
+    limit: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(whole(1, error=EvalError, fix=_PRODUCT))
+    )
+    timeout_s: float = attrs.field(
+        default=TIMEOUT_S, validator=real(0, error=EvalError, fix=_PRODUCT, open_low=True)
+    )
     from_template: bool = attrs.field(default=False, eq=False)
 
     @property
     def size(self) -> int | None:
         """Cases, where that is known without reading a file."""
-        return None if isinstance(self.cases, str) else len(self.cases)
+        have = None if isinstance(self.cases, str) else len(self.cases)
+        return have if self.limit is None or have is None else min(have, self.limit)
 
     @property
     def measures(self) -> str:
@@ -278,6 +278,8 @@ class Product:
             "grader": self.grader.to_dict(),
             "sampling": attrs.asdict(self.sampling),
             "tools": self.tools,
+            "limit": self.limit,
+            "timeout_s": self.timeout_s,
         }
 
     def prepare(self) -> Prepared:
@@ -286,11 +288,18 @@ class Product:
         Raises:
             DataError: the file is missing or empty, or a row is bad.
         """
-        cases = load_cases(self.cases)
+        cases = some(load_cases(self.cases), self.limit)
 
-        async def run(target: Target, _at: Path | None, done: Callable[[], None]) -> EvalResult:
+        async def run(target: Target, context: Context) -> EvalResult:
             return await run_product(
-                self.name, cases, self.grader, self.sampling, target, tools=self.tools, done=done
+                self.name,
+                cases,
+                self.grader,
+                self.sampling,
+                target,
+                tools=self.tools,
+                timeout_s=self.timeout_s,
+                context=context,
             )
 
         return Prepared(len(cases), run)

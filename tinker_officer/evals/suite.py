@@ -28,7 +28,9 @@ from tinker_officer.data.conversations import Conversations
 from tinker_officer.errors import EvalError, OfficerError
 from tinker_officer.evals.asking import ask
 from tinker_officer.evals.graders import Grader
+from tinker_officer.evals.grading import TIMEOUT_S
 from tinker_officer.evals.product import Sampling
+from tinker_officer.evals.race import against_card
 from tinker_officer.evals.scorecard import Scorecard
 from tinker_officer.evals.specs import Benchmark, Nll, Product, Spec, spec_from_dict
 from tinker_officer.stats import power
@@ -200,22 +202,28 @@ class EvalSuite:
         max_tokens: int = 256,
         temperature: float = 0.0,
         tools: str = "auto",
+        limit: int | None = None,
+        timeout_s: float = TIMEOUT_S,
     ) -> Self:
         """Return a copy that also asks your own cases.
 
         Args:
             name: the eval's name.
             cases: a JSONL file, rows, or conversations whose last turn is the target; see `cases`.
-            grader: one of `graders`, or a function `(answer, target) -> 0 to 1`.
+            grader: one of `graders`, or a function `(answer, target) -> 0 to 1`, which may be a coroutine.
             max_tokens: of an answer.
             temperature: 0 for the most likely answer, which can be repeated.
             tools: how the cases' tools are written, as for `benchmark`.
+            limit: how many of the cases, chosen by a hash of their ids; all when None.
+            timeout_s: how long a grader function may take for one answer, in seconds.
 
         Raises:
             EvalError: the name is taken, the grader is none, or a setting is out of range.
         """
         sampling = Sampling(max_tokens=max_tokens, temperature=temperature)
-        return self._with(Product(name, cases, grader, sampling=sampling, tools=tools))
+        return self._with(
+            Product(name, cases, grader, sampling=sampling, tools=tools, limit=limit, timeout_s=timeout_s)
+        )
 
     def only(self, *names: str) -> Self:
         """Return a copy with these evals alone, replacing the rest.
@@ -361,6 +369,8 @@ class EvalSuite:
         at: str | Path | None = None,
         renderer_name: str | None = None,
         progress: bool | None = None,
+        against: Scorecard | None = None,
+        alpha: float = 0.05,
     ) -> Scorecard:
         """Ask every eval of `target`, and return its scorecard.
 
@@ -369,16 +379,27 @@ class EvalSuite:
                 object with `sampler_path` and `base_model`, such as a `Checkpoint`.
             on: a `LocalEngine`, a `tinker.ServiceClient`, or a base URL.
             layers: some of `nll`, `benchmark`, `product`; all when None.
-            at: folder for the scorecard and Inspect's logs; nothing is written when None.
+            at: folder for the scorecard, Inspect's logs, and each graded item as soon as it is known: an
+                evaluation that was interrupted goes on there. Nothing is written when None.
             renderer_name: another renderer than the target's own.
             progress: False for none.
+            against: a card to compare with while asking: an eval stops as soon as it is decided which of
+                the two is better, by a test that may be looked at after every item.
+            alpha: how often two equal models may be called different by it.
 
         Raises:
             EvalError: something is missing, a sample is not accounted for, or every sample of an eval failed.
         """
         return _portal.run(
             self.evaluate_async(
-                target, on=on, layers=layers, at=at, renderer_name=renderer_name, progress=progress
+                target,
+                on=on,
+                layers=layers,
+                at=at,
+                renderer_name=renderer_name,
+                progress=progress,
+                against=against,
+                alpha=alpha,
             )
         )
 
@@ -391,6 +412,8 @@ class EvalSuite:
         at: str | Path | None = None,
         renderer_name: str | None = None,
         progress: bool | None = None,
+        against: Scorecard | None = None,
+        alpha: float = 0.05,
     ) -> Scorecard:
         """Do what `evaluate` does, from a coroutine."""
         specs = self._of(layers)
@@ -409,6 +432,7 @@ class EvalSuite:
             renderer_name=renderer_name,
             suite_digest=self.digest,
             progress=progress,
+            against=against_card(against, alpha) if against is not None else None,
         )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from tinker_officer._digest import digest
 from tinker_officer._service import On, connect
 from tinker_officer.errors import EvalError
 
@@ -34,6 +36,18 @@ class Target:
     renderer_name: str
     renderer: Renderer = attrs.field(repr=False)
     client: tinker.SamplingClient = attrs.field(repr=False)
+
+    @property
+    def identity(self) -> str:
+        """A digest that two targets share only if they have the same weights.
+
+        A sampler path names weights that never change; a folder is known by its weight files, by name, size
+        and time of the last change.
+        """
+        folder = Path(self.name).expanduser()
+        files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+        stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        return digest([self.name, self.base_model, stats])
 
 
 async def open_target(target: Any, on: On, renderer_name: str | None = None) -> Target:

@@ -1,0 +1,46 @@
+"""What every kind of eval becomes once it is read: how many items it has, and what runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import attrs
+
+
+if TYPE_CHECKING:
+    from tinker_officer.evals.race import Against
+    from tinker_officer.evals.scorecard import EvalResult
+    from tinker_officer.evals.target import Target
+
+
+def _nothing() -> None:
+    pass
+
+
+@attrs.frozen
+class Context:
+    """What an eval is run with, besides the target.
+
+    Attributes:
+        at: folder for logs and for the items that are known already; None keeps nothing.
+        done: called after each item.
+        against: a card to compare with while asking, and to stop once that is decided; None to ask
+            everything.
+    """
+
+    at: Path | None = None
+    done: Callable[[], None] = _nothing
+    against: Against | None = None
+
+
+Runner: TypeAlias = "Callable[[Target, Context], Awaitable[EvalResult]]"
+
+
+@attrs.frozen
+class Prepared:
+    """An eval that is ready to run: how many items it has, and what runs it."""
+
+    n: int
+    run: Runner
