@@ -19,10 +19,10 @@ from tinker_officer.errors import PlanError
 from tinker_officer.plan.pilot import arm_steps, piloted, run_pilot, run_pilot_async
 from tinker_officer.plan.pilot_arm import ADAM, diverged, multiplier, rows_of
 from tinker_officer.plan.pilot_fit import Arm, PilotFit
-from tinker_officer.train.objectives import scale
 from tinker_officer.train.order import Order
 from tinker_officer.train.schedule import Schedule
 from tinker_officer.train.settings import Adam
+from tinker_officer.train.sft import scale
 
 
 if TYPE_CHECKING:

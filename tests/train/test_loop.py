@@ -16,7 +16,7 @@ import tinker
 from tinker_officer import Conversations, EvalSuite, LocalEngine, LoRAPlan, Run, RunResult, Scorecard
 from tinker_officer.data.render import renderer_for, to_datum
 from tinker_officer.errors import OfficerError, RunError
-from tinker_officer.train.objectives import Sft
+from tinker_officer.train.sft import Sft
 
 
 MakeRun = Callable[..., Run]

@@ -46,7 +46,7 @@ def estimate(run: Run, *, on: On) -> Estimate:
 
     plan = run.plan
     batches = Batches.of(run, plan.renderer_name or default_renderer_name(plan.base_model), progress=False)
-    batch = batches.render(1)
+    batch = batches.source.make(1)
     created = connect(on).create_lora_training_client(
         plan.base_model,
         rank=plan.rank,
@@ -59,7 +59,7 @@ def estimate(run: Run, *, on: On) -> Estimate:
     seconds = 0.0
     for _ in range(2):
         began = time.monotonic()
-        client.forward_backward(list(batch.datums), run.objective.loss_fn).result()
+        run.objective.submit(client, batch).result()
         seconds = time.monotonic() - began
     speed = batch.tokens / seconds
-    return Estimate(plan.counts.total * plan.epochs / speed, speed, batches.order.steps)
+    return Estimate(plan.counts.total * plan.epochs / speed, speed, batches.steps)

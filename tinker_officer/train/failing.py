@@ -13,7 +13,8 @@ from tinker_officer.errors import RunError
 from tinker_officer.train import guards
 from tinker_officer.train.checkpoints import CheckpointLog
 from tinker_officer.train.folder import RunFolder
-from tinker_officer.train.objectives import Batch, Source
+from tinker_officer.train.objective import Batch
+from tinker_officer.train.source import Source
 
 
 _SHOWN = 8  # rows of a batch that a message names
@@ -21,16 +22,24 @@ _SHOWN = 8  # rows of a batch that a message names
 
 def keep_rows(folder: RunFolder, source: Source, batch: Batch) -> str:
     """Write the rows of a batch that stopped the run beside the log; return what they are."""
-    data = source.data
-    rows = [{"row": row, "where": data[row].where, "messages": data[row].messages} for row in batch.rows]
+    rows = source.text(batch)
     path = folder.path / f"stopped-at-step-{batch.step:06d}.json"
     write_atomic(path, json.dumps(rows, ensure_ascii=False, indent=2) + "\n")
     shown = ", ".join(batch.where[:_SHOWN]) + (", ..." if len(batch.where) > _SHOWN else "")
     return f"rows {shown} (text in {path.name})"
 
 
-def check_finite(metrics: Mapping[str, Any], batch: Batch, folder: RunFolder, source: Source) -> None:
+def check_finite(
+    metrics: Mapping[str, Any], step: int, batch: Batch | None, folder: RunFolder, source: Source
+) -> None:
     """Stop when a number is not finite; the batch is written beside the log.
+
+    Args:
+        metrics: the numbers.
+        step: steps that are done.
+        batch: what is being trained on, if anything is.
+        folder: where it is written.
+        source: knows what the batch holds.
 
     Raises:
         RunError: one is not.
@@ -41,9 +50,11 @@ def check_finite(metrics: Mapping[str, Any], batch: Batch, folder: RunFolder, so
     saved = CheckpointLog(folder.checkpoints).all()
     good = f"the checkpoint of step {saved[-1].step} is good" if saved else "nothing was saved before it"
     numbers = [f"{name} = {metrics[name]}" for name in broken]
+    if batch is not None:
+        numbers.append(keep_rows(folder, source, batch))
     raise RunError(
-        f"a number is not finite at step {batch.step}; {good}",
-        got="\n".join([*numbers, keep_rows(folder, source, batch)]),
+        f"a number is not finite at step {step if batch is None else batch.step}; {good}",
+        got="\n".join(numbers),
         need="finite numbers: a smaller learning rate, clipped gradients, or other rows",
         fix="run = Run(plan.pin(learning_rate=1e-4), name='calmer').optimizer(grad_clip_norm=1.0)\n"
         "run.start(on=engine, at='runs/calmer')",

@@ -28,9 +28,10 @@ from tinker_officer.train.batches import Batches
 from tinker_officer.train.checkpoints import Checkpoint, CheckpointLog, Saved
 from tinker_officer.train.evaluating import Inline
 from tinker_officer.train.folder import RunFolder
-from tinker_officer.train.objectives import Batch
+from tinker_officer.train.objective import Batch
 from tinker_officer.train.saving import Pending, Saver
 from tinker_officer.train.session import Session, open_session
+from tinker_officer.train.source import Scene
 from tinker_officer.train.waiting import Waiter
 
 
@@ -112,7 +113,7 @@ class Loop:
         self._inline = Inline(run, self.folder, self.service)
         self._renderer_name = run.plan.renderer_name or default_renderer_name(run.plan.base_model)
         batches = Batches.of(run, self._renderer_name, progress=self.progress)
-        with batches.rendering() as self._batches, self._explaining():
+        with batches.making() as self._batches, self._explaining():
             self._session = open_session(
                 run,
                 self.folder,
@@ -121,6 +122,7 @@ class Loop:
                 batches=self._batches,
                 wait=self._wait,
             )
+            self._batches.source.opened(Scene(self.service, self._session, self.folder))
             log = CheckpointLog(self.folder.checkpoints)
             self._saver = Saver(run, self.service, self._session, log, self._inline, self._wait)
             self.step = self._session.done
@@ -135,7 +137,7 @@ class Loop:
 
     @property
     def _steps(self) -> int:
-        return self._batches.order.steps
+        return self._batches.steps
 
     def _steps_to_the_end(self, bar: Progress) -> str:
         pending: deque[_Submitted] = deque()
@@ -147,7 +149,7 @@ class Loop:
                     return reason
                 horizon = self._next_evaluation()
                 self._clock = time.monotonic()
-            while submitted < horizon and len(pending) <= self.run.submission.depth and not self._stopping():
+            while submitted < horizon and len(pending) <= self._batches.depth and not self._stopping():
                 submitted += 1
                 pending.append(self._submit(submitted))
             if pending:
@@ -158,7 +160,9 @@ class Loop:
                 recent.append((metrics["train/total_tokens"], metrics["time/step_s"]))
                 tokens, seconds = map(sum, zip(*recent, strict=True))
                 speed = f"{tokens / seconds:,.0f} tokens/s" if seconds else ""
-                bar.advance(note=f"nll {metrics['train/mean_nll']:.3f}, {speed}")
+                headline = self.run.objective.headline
+                shown = f"{headline.partition('/')[2]} {metrics[headline]:.3f}"
+                bar.advance(note=f"{shown}, {speed}")
 
     def _stopping(self) -> bool:
         return self.cancelled.is_set() or self.aborted.is_set()
@@ -181,15 +185,15 @@ class Loop:
     def _submit(self, step: int) -> _Submitted:
         import tinker
 
-        run, batch, client = self.run, self._batches[step], self._session.client
+        run, client = self.run, self._session.client
+        batch = self._wait(self._batches.ask(step), "the batch", step=step)
         rate = run.plan.learning_rate * run.decay.multiplier(step, self._steps)
-        computed = client.forward_backward(
-            list(batch.datums), run.objective.loss_fn, run.objective.loss_fn_config
-        )
+        computed = run.objective.submit(client, batch)
         applied = client.optim_step(tinker.AdamParams(learning_rate=rate, **attrs.asdict(run.adam)))
         sampled = step == self._steps or self._inline.due(step, self._steps)
         due = sampled or step % run.saving.interval(self._steps) == 0
-        save = self._saver.submit(step, batch, sampled=sampled) if due else None
+        save = self._saver.submit(step, sampled=sampled) if due else None
+        self._batches.source.submitted(step)
         return _Submitted(batch, rate, computed, applied, save)
 
     def _take(self, submitted: _Submitted) -> dict[str, Any]:
@@ -203,7 +207,7 @@ class Loop:
             rows = failing.keep_rows(self.folder, self._batches.source, batch)
             error.add_note(f"the batch of step {step} is {rows}")
             raise
-        metrics: dict[str, Any] = self.run.objective.measure(batch, output)
+        metrics: dict[str, Any] = {**batch.measured, **self.run.objective.measure(batch, output)}
         self._check(metrics, batch)
         reply = self._wait(submitted.optim_step, "optim_step", step=step)
         for key, value in (reply.metrics or {}).items():
@@ -221,7 +225,13 @@ class Loop:
             "time/step_s": taken,
             "time/tokens_per_s": batch.tokens / taken if taken else 0.0,
         }
-        applied = {"step": step, "epoch": batch.epoch, "rows": batch.rows, "content": batch.content}
+        applied = {
+            "step": step,
+            "epoch": batch.epoch,
+            "rows": batch.rows,
+            "content": batch.content,
+            **batch.noted,
+        }
         durable = submitted.save is not None
         self.folder.ledger.append({**applied, "attempt": self._session.attempt}, sync=durable)
         self.folder.metrics.append({"step": step, **metrics}, sync=durable)
@@ -230,7 +240,7 @@ class Loop:
             self._record(submitted.save, batch)
         return metrics
 
-    def _record(self, save: Pending, batch: Batch) -> Saved:
+    def _record(self, save: Pending, batch: Batch | None) -> Saved:
         """Wait for a checkpoint; record it once its weights are proven finite."""
         self._check(self._saver.proof(save, self.step), batch)
         return self._saver.record(save, self.step)
@@ -239,8 +249,7 @@ class Loop:
         """Return a checkpoint of this very step to sample from, saved now unless there is one."""
         saved = self._saver.at(self.step)
         if saved is None:
-            batch = self._batches[max(self.step, 1)]
-            saved = self._record(self._saver.submit(self.step, batch, sampled=True), batch)
+            saved = self._record(self._saver.submit(self.step, sampled=True), None)
         return saved
 
     def _evaluate(self, metrics: dict[str, Any]) -> dict[str, Any]:
@@ -271,8 +280,8 @@ class Loop:
         result = {"stopped": reason, "steps": self.step, "renderer_name": self._renderer_name}
         write_atomic(self.folder.result_path, json.dumps(result, indent=2) + "\n")
 
-    def _check(self, metrics: dict[str, Any], batch: Batch) -> None:
-        failing.check_finite(metrics, batch, self.folder, self._batches.source)
+    def _check(self, metrics: dict[str, Any], batch: Batch | None) -> None:
+        failing.check_finite(metrics, self.step, batch, self.folder, self._batches.source)
 
     @contextmanager
     def _explaining(self) -> Iterator[None]:

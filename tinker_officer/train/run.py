@@ -16,9 +16,9 @@ from tinker_officer._text import count, table
 from tinker_officer.errors import RunError
 from tinker_officer.train import objectives
 from tinker_officer.train.evaluating import check_metrics
-from tinker_officer.train.objectives import Sft
 from tinker_officer.train.schedule import Schedule
 from tinker_officer.train.settings import Adam, EarlyStop, Evaluation, Pipeline, Saving
+from tinker_officer.train.sft import Sft
 
 
 if TYPE_CHECKING:
@@ -399,9 +399,7 @@ class Run:
             ("data", f"{count(plan.counts.examples)} examples, {count(plan.counts.trained)} trained tokens"),
             ("order", f"shuffled by seed {self.order_seed} each epoch"),
             ("steps", f"{steps} of batch {plan.batch_size}, {plan.epochs} epochs"),
-            ("loss", f"cross-entropy, mean over each batch's {self.objective.reduction}s")
-            if self.objective.reduction != "sum"
-            else ("loss", "cross-entropy, summed over each batch"),
+            ("loss", self.objective.describe()),
             ("learning rate", f"{plan.learning_rate:g} at the peak, {self.decay}"),
             ("optimizer", ", ".join(f"{key} {value:g}" for key, value in attrs.asdict(self.adam).items())),
             ("checkpoints", f"every {every} steps, {_kept(self.saving.keep)}"),

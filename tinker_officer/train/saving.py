@@ -9,7 +9,6 @@ import attrs
 
 from tinker_officer.train.checkpoints import CheckpointLog, Saved
 from tinker_officer.train.evaluating import Inline
-from tinker_officer.train.objectives import Batch
 from tinker_officer.train.session import Session
 from tinker_officer.train.waiting import Waiter
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from tinker_officer.train.run import Run
 
 logger = logging.getLogger(__name__)
+_PROBE = 8  # tokens that prove a checkpoint finite
 
 
 @attrs.frozen
@@ -52,26 +52,24 @@ class Saver:
     inline: Inline
     wait: Waiter
 
-    def submit(self, step: int, batch: Batch, *, sampled: bool) -> Pending:
+    def submit(self, step: int, *, sampled: bool) -> Pending:
         """Queue a checkpoint of the weights as they are after what was queued before.
 
         Args:
             step: optimizer steps in those weights.
-            batch: lends its shortest example to prove that the weights are finite.
             sampled: save weights for sampling as well.
         """
-        client, name, objective = self.session.client, f"{self.run.name}-{step:06d}", self.run.objective
-        smallest = min(batch.datums, key=lambda datum: datum.model_input.length)
+        client, name = self.session.client, f"{self.run.name}-{step:06d}"
         return Pending(
             name=name,
-            proof=client.forward([smallest], objective.loss_fn, objective.loss_fn_config),
+            proof=client.forward([_probe()], "cross_entropy"),
             # The name is this client's own; overwriting makes a save that the SDK repeats harmless.
             state=client.save_state(name, overwrite=True),
             sampler=client.save_weights_for_sampler(name) if sampled else None,
         )
 
     def proof(self, pending: Pending, step: int) -> dict[str, float]:
-        """Return the summed log-probabilities of one example under the weights that are being saved."""
+        """Return the summed log-probabilities of a few tokens under the weights that are being saved."""
         output = self.wait(pending.proof, "the proof of the checkpoint", step=step)
         total = sum(float(one["logprobs"].to_numpy().sum()) for one in output.loss_fn_outputs)
         return {"the checkpoint's log-probabilities": total}
@@ -99,3 +97,15 @@ class Saver:
     def at(self, step: int) -> Saved | None:
         """Return the recorded checkpoint of `step`, if there is one to sample from."""
         return next((saved for saved in self.log.all() if saved.step == step and saved.sampler_path), None)
+
+
+def _probe() -> tinker.Datum:
+    """Return a few tokens that every vocabulary has: weights that are not finite give them no probability."""
+    import tinker
+
+    targets = tinker.TensorData(data=list(range(1, _PROBE + 1)), dtype="int64", shape=[_PROBE])
+    weights = tinker.TensorData(data=[1.0] * _PROBE, dtype="float32", shape=[_PROBE])
+    return tinker.Datum(
+        model_input=tinker.ModelInput.from_ints(list(range(_PROBE))),
+        loss_fn_inputs={"target_tokens": targets, "weights": weights},
+    )

@@ -137,7 +137,7 @@ def _load(
 def _check_ledger(folder: RunFolder, batches: Batches, done: int) -> None:
     applied = [record for record in folder.ledger if "step" in record]
     steps = [record["step"] for record in applied]
-    wrong = next((record["step"] for record in applied if not batches.applied(record)), None)
+    wrong = next((record["step"] for record in applied if not batches.source.applied(record)), None)
     if wrong is not None or steps != list(range(1, done + 1)):
         raise RunError(
             "the ledger does not fit the data",

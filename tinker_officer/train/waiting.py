@@ -22,7 +22,7 @@ class Aborted(Exception):  # noqa: N818 - it ends the loop's thread, and is no e
 
 @attrs.frozen
 class Waiter:
-    """Waits for the SDK's futures.
+    """Waits for futures.
 
     Args:
         stall_warning_s: seconds without an answer between warnings.
@@ -33,13 +33,20 @@ class Waiter:
     aborted: threading.Event
 
     def __call__(self, future: Any, what: str, *, step: int) -> Any:
-        """Return the result of `future`, an `APIFuture`; say so in the log when it takes long.
+        """Return the result of `future`; say so in the log when it takes long.
+
+        Args:
+            future: the SDK's `APIFuture`, or one of `concurrent.futures`.
+            what: what is waited for, in words.
+            step: the step that it belongs to.
 
         Raises:
             Aborted: the run was aborted meanwhile.
             Exception: whatever the SDK raised.
         """
-        waited: concurrent.futures.Future[Any] = future.future()
+        waited: concurrent.futures.Future[Any] = (
+            future if isinstance(future, concurrent.futures.Future) else future.future()
+        )
         began = warned = time.monotonic()
         while not waited.done():
             if self.aborted.is_set():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tinker_officer.errors import RunError
-from tinker_officer.train.objectives import Sft, mean_nlls, scale
+from tinker_officer.train.sft import Sft, mean_nlls, scale
 
 
 WEIGHTS = [np.array([0.0, 1.0, 1.0]), np.array([0.0, 0.0, 1.0, 0.5, 1.0])]
