@@ -10,12 +10,13 @@ if TYPE_CHECKING:
     from tinker_officer import errors as errors
     from tinker_officer.data.conversations import Conversations as Conversations
     from tinker_officer.data.measure import TokenCounts as TokenCounts
+    from tinker_officer.data.pair_counts import PairCounts as PairCounts
+    from tinker_officer.data.pairs import Pairs as Pairs
     from tinker_officer.engine import LocalEngine as LocalEngine
     from tinker_officer.evals import graders as graders
     from tinker_officer.evals.scorecard import Scorecard as Scorecard
     from tinker_officer.evals.suite import EvalSuite as EvalSuite
     from tinker_officer.plan.counts import EpisodeCounts as EpisodeCounts
-    from tinker_officer.plan.counts import PairCounts as PairCounts
     from tinker_officer.plan.plan import LoRAPlan as LoRAPlan
     from tinker_officer.registry.gate import Gate as Gate
     from tinker_officer.registry.registry import Registry as Registry
@@ -33,7 +34,8 @@ _HOMES = {
     "Gate": "registry.gate",
     "LoRAPlan": "plan.plan",
     "LocalEngine": "engine",
-    "PairCounts": "plan.counts",
+    "PairCounts": "data.pair_counts",
+    "Pairs": "data.pairs",
     "Registry": "registry.registry",
     "Run": "train.run",
     "RunResult": "train.result",
@@ -50,6 +52,7 @@ __all__ = [
     "LoRAPlan",
     "LocalEngine",
     "PairCounts",
+    "Pairs",
     "Registry",
     "Run",
     "RunResult",

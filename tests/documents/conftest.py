@@ -30,13 +30,18 @@ def _ticket(number: int) -> dict[str, Any]:
 
 
 def write_files(folder: Path) -> None:
-    """Write `tickets.jsonl` and `eval.jsonl`, which the pages name."""
+    """Write `tickets.jsonl`, `eval.jsonl` and `preferences.jsonl`, which the pages name."""
     tickets = [_ticket(number) for number in range(20)]
     cases = [
         {"input": f"When does the {shop} open?", "output": hour}
         for shop, hour in zip(_SHOPS, _HOURS, strict=False)
     ]
-    for name, rows in (("tickets.jsonl", tickets), ("eval.jsonl", cases)):
+    pairs = [
+        {"prompt": f"Ticket {number}: are you open?", "chosen": "Yes, until six.", "rejected": "Who asks?"}
+        for number in range(20)
+    ]
+    files = {"tickets.jsonl": tickets, "eval.jsonl": cases, "preferences.jsonl": pairs}
+    for name, rows in files.items():
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 

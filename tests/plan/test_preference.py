@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tinker_officer import Conversations, LoRAPlan, PairCounts, TokenCounts
+from tinker_officer import Conversations, LoRAPlan, PairCounts, Pairs, TokenCounts
 from tinker_officer.errors import OfficerError, PlanError
 from tinker_officer.plan.preference import Dpo
 
@@ -91,9 +92,9 @@ def test_bad_input_is_refused_in_four_parts(data: Any, settings: dict[str, Any])
 
 
 def test_conversations_cannot_be_preferences() -> None:
-    """The error says what to give instead."""
+    """The error says what to load instead."""
     rows = [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}]
-    with pytest.raises(PlanError, match="cannot hold preference pairs yet"):
+    with pytest.raises(PlanError, match=r"reward_model\(Pairs.from_jsonl"):
         BASE.reward_model(Conversations.from_list(rows))  # type: ignore[arg-type] - wrong on purpose
 
 
@@ -109,6 +110,43 @@ def test_impossible_counts_are_refused(bad: dict[str, Any]) -> None:
 def test_a_plan_for_pairs_has_no_token_counts() -> None:
     """Asking for those of conversations says where the pairs' are."""
     plan = BASE.dpo(PAIRS)
-    for name in ("counts", "max_length", "train_on", "renderer_name"):
+    for name in ("counts", "train_on"):
         with pytest.raises(PlanError, match=r"plan\.objective\.counts"):
             getattr(plan, name)
+
+
+@pytest.mark.parametrize("method", ["dpo", "reward_model"])
+def test_pairs_are_measured_where_they_are_planned_for(tiny_model: Path, method: str) -> None:
+    """A plan from Pairs holds their exact counts, the settings they were counted with, and the data."""
+    rows = [{"prompt": f"q{i}", "chosen": "yes " * (i + 1), "rejected": "no"} for i in range(30)]
+    pairs = Pairs.from_list([*rows, rows[0]])
+    base = LoRAPlan.for_(str(tiny_model))
+    plan = getattr(base, method)(pairs, max_length=48, too_long="drop")
+    counts = pairs.measure(str(tiny_model), max_length=48, too_long="drop")
+    assert plan.objective.counts == counts
+    assert counts.dropped > 0
+    assert counts.duplicates == 1
+    assert (plan.max_length, plan.too_long, plan.renderer_name) == (48, "drop", "chatml")
+    assert plan.data is pairs
+    again = LoRAPlan.from_json(plan.to_json(), data=pairs)
+    assert again == plan
+    assert again.data is pairs
+    with pytest.raises(PlanError, match=rf"not the data[\s\S]*\.{method}\(data\)"):
+        LoRAPlan.from_json(plan.to_json(), data=pairs.take(3))
+    assert f"{counts.pairs} pairs of at most 1 bit" in plan.explain()
+
+
+def test_settings_that_contradict_counted_pairs_are_refused() -> None:
+    """Counts made with one limit are not planned for with another."""
+    counts = PairCounts(pairs=9, max_length=64, too_long="drop")
+    assert BASE.dpo(counts).max_length == 64
+    with pytest.raises(PlanError, match="max_length contradicts the counts"):
+        BASE.dpo(counts, max_length=128)
+    with pytest.raises(PlanError, match="too_long contradicts the counts"):
+        BASE.reward_model(counts, too_long="truncate")
+
+
+def test_a_plan_for_episodes_has_no_length_limit() -> None:
+    """Asking an RL plan for the limit of rows says what it learns from instead."""
+    with pytest.raises(PlanError, match="nothing limits their length"):
+        _ = BASE.rl(1_000).max_length

@@ -16,7 +16,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 import numpy as np
@@ -31,7 +31,8 @@ from tinker_officer.data.render import TrainOn, example
 if TYPE_CHECKING:
     from tinker_cookbook.renderers import Renderer
 
-    from tinker_officer.data.conversations import Conversation, Conversations
+    from tinker_officer.data.conversations import Conversation
+    from tinker_officer.data.formats import Json
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +48,27 @@ _SOON_ROWS = 2_000
 _RENDERING = threading.Lock()  # a Hugging Face tokenizer changes its settings while it encodes
 
 
+class Countable(Protocol):
+    """What can be counted: `Conversations`, or one side of `Pairs`."""
+
+    @property
+    def content_digests(self) -> npt.NDArray[np.uint8]:
+        """The digest of each row's content, in order, shape `(rows, 16)`."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the content of all rows, in whatever order they stand."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Conversation: ...
+
+    def plain_messages(self, indices: Sequence[int]) -> Iterator[Sequence[Json] | None]:
+        """Yield the messages of each row, None for one that only the renderer can write."""
+
+
 def count(
-    conversations: Conversations,
+    conversations: Countable,
     renderer: Renderer,
     *,
     limit: int | None,
@@ -87,7 +107,7 @@ def count(
 class Way:
     """How conversations are counted: by the renderer alone, or by a layout and an encoder."""
 
-    conversations: Conversations
+    conversations: Countable
     renderer: Renderer
     limit: int | None
     train_on: TrainOn
@@ -156,7 +176,7 @@ def laid_out(batch: Batch, layout: Layout, encoder: Encoder, limit: int | None) 
     return rows
 
 
-def fastest(conversations: Conversations, renderer: Renderer, *, limit: int | None, train_on: TrainOn) -> Way:
+def fastest(conversations: Countable, renderer: Renderer, *, limit: int | None, train_on: TrainOn) -> Way:
     """Return the fastest way that counts a sample of `conversations` as the renderer does."""
     reference = Way(conversations, renderer, limit, train_on)
     layout = layout_for(renderer) if len(conversations) > _SAMPLE else None

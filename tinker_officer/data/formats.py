@@ -12,7 +12,7 @@ io         `{"input": ..., "output": ..., "system": ...}`
 
 An `output`, `completion` or `input` that is an object or a list is written as compact JSON
 (`{"a":1}`): that is the text the model learns to write. Fields that a shape does not use are kept as the
-conversation's metadata. Preference pairs are recognised, and refused: they are for DPO.
+conversation's metadata. Preference pairs are recognised, and refused: `pair_formats` reads them.
 
 A normalised message is plain JSON: `role`, `content` (text, or parts of type `text` and `thinking`) and,
 where they apply, `tool_calls` (OpenAI's form, arguments as a JSON string), `tool_call_id`, `name` and
@@ -22,7 +22,7 @@ where they apply, `tool_calls` (OpenAI's form, arguments as a JSON string), `too
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -42,6 +42,11 @@ class Row:
     messages: tuple[Json, ...]
     tools: tuple[Json, ...]
     metadata: Json
+
+    @property
+    def content(self) -> Any:
+        """What the row says, without its other fields: what its digest is of."""
+        return [self.messages, self.tools] if self.tools else self.messages
 
 
 # What other tools call the roles.
@@ -74,7 +79,7 @@ def normalise(row: Any, shape: str | None = None) -> Row:
         RowError: the row has no known shape, or a turn of it is not what it must be.
     """
     if not isinstance(row, Mapping):
-        raise RowError(f"not an object but {_kind(row)}")
+        raise RowError(f"not an object but {kind_of(row)}")
     if shape is None:
         shape = _shape_of(row)
     required, read = SHAPES[shape]
@@ -82,15 +87,29 @@ def normalise(row: Any, shape: str | None = None) -> Row:
     if missing:
         raise RowError(f"no {' and no '.join(map(repr, missing))}, which the shape {shape!r} needs")
     messages, used = read(row)
-    checked = tuple(_message(message, number) for number, message in enumerate(messages, start=1))
+    checked = normal_messages(messages)
     _check_turns(checked)
-    metadata = {str(key): value for key, value in row.items() if key not in used and key != "tools"}
-    return Row(messages=checked, tools=_tools(row.get("tools")), metadata=metadata)
+    return Row(messages=checked, tools=tools_of(row), metadata=metadata_of(row, used))
+
+
+def normal_messages(messages: Iterable[Any]) -> tuple[Json, ...]:
+    """Return messages in normal form.
+
+    Raises:
+        RowError: one of them is not what it must be.
+    """
+    return tuple(_message(message, number) for number, message in enumerate(messages, start=1))
+
+
+def metadata_of(row: Mapping[str, Any], used: Iterable[str]) -> Json:
+    """Return the fields of `row` that its shape does not use."""
+    known = {*used, "tools"}
+    return {str(key): value for key, value in row.items() if key not in known}
 
 
 def _shape_of(row: Mapping[str, Any]) -> str:
     if row.get("chosen") is not None and row.get("rejected") is not None:
-        raise RowError("a preference pair ('chosen', 'rejected'): that is for DPO, not for SFT")
+        raise RowError("a preference pair ('chosen', 'rejected'): load it with Pairs, for DPO, not for SFT")
     for shape, (required, _) in SHAPES.items():
         if all(row.get(field) is not None for field in required):
             return shape
@@ -101,14 +120,24 @@ def _shape_of(row: Mapping[str, Any]) -> str:
 
 
 def _from_messages(row: Mapping[str, Any]) -> tuple[list[Any], set[str]]:
-    return _list(row["messages"], "messages"), {"messages"}
+    return as_list(row["messages"], "messages"), {"messages"}
 
 
 def _from_sharegpt(row: Mapping[str, Any]) -> tuple[list[Any], set[str]]:
+    turns = sharegpt_turns(as_list(row["conversations"], "conversations"))
+    return with_system(row, turns), {"conversations", "system"}
+
+
+def sharegpt_turns(said: Sequence[Any]) -> list[Any]:
+    """Return ShareGPT's turns (`from`, `value`) as messages.
+
+    Raises:
+        RowError: a turn is not an object, or holds a call that is not JSON.
+    """
     turns = []
-    for number, turn in enumerate(_list(row["conversations"], "conversations"), start=1):
+    for number, turn in enumerate(said, start=1):
         if not isinstance(turn, Mapping):
-            raise RowError(f"turn {number} is not an object but {_kind(turn)}")
+            raise RowError(f"turn {number} is not an object but {kind_of(turn)}")
         if "from" not in turn and "role" in turn:  # some files mix the two
             turns.append(turn)
         elif turn.get("from") == "function_call":
@@ -117,12 +146,12 @@ def _from_sharegpt(row: Mapping[str, Any]) -> tuple[list[Any], set[str]]:
             )
         else:
             turns.append({"role": turn.get("from"), "content": turn.get("value")})
-    return _with_system(row, turns), {"conversations", "system"}
+    return turns
 
 
 def _from_prompt(row: Mapping[str, Any]) -> tuple[list[Any], set[str]]:
-    before = _turns(row["prompt"], "user")
-    return _with_system(row, [*before, *_turns(row["completion"], "assistant")]), {
+    before = turns_of(row["prompt"], "user")
+    return with_system(row, [*before, *turns_of(row["completion"], "assistant")]), {
         "prompt",
         "completion",
         "system",
@@ -134,12 +163,12 @@ def _from_instruction(row: Mapping[str, Any]) -> tuple[list[Any], set[str]]:
     if row.get("input"):
         asked += "\n\n" + _text(row["input"])
     turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": _text(row["output"])}]
-    return _with_system(row, turns), {"instruction", "input", "output", "system"}
+    return with_system(row, turns), {"instruction", "input", "output", "system"}
 
 
 def _from_io(row: Mapping[str, Any]) -> tuple[list[Any], set[str]]:
-    turns = [*_turns(row["input"], "user"), {"role": "assistant", "content": _text(row["output"])}]
-    return _with_system(row, turns), {"input", "output", "system"}
+    turns = [*turns_of(row["input"], "user"), {"role": "assistant", "content": _text(row["output"])}]
+    return with_system(row, turns), {"input", "output", "system"}
 
 
 _Reader = Callable[[Mapping[str, Any]], tuple[list[Any], set[str]]]
@@ -154,12 +183,13 @@ SHAPES: dict[str, tuple[tuple[str, ...], _Reader]] = {
 }
 
 
-def _with_system(row: Mapping[str, Any], turns: list[Any]) -> list[Any]:
+def with_system(row: Mapping[str, Any], turns: list[Any]) -> list[Any]:
+    """Return `turns` after the row's system message, if it has one."""
     system = row.get("system")
     return [{"role": "system", "content": system}, *turns] if system else turns
 
 
-def _turns(value: Any, role: str) -> list[Any]:
+def turns_of(value: Any, role: str) -> list[Any]:
     """Return `value` as messages: a list of messages as it is, anything else as one message of `role`."""
     if (
         isinstance(value, list)
@@ -182,7 +212,7 @@ def compact(value: Any) -> str:
 def _message(message: Any, number: int) -> Json:
     """Return one message in normal form, or say what is wrong with message `number` (from 1)."""
     if not isinstance(message, Mapping):
-        raise RowError(f"message {number} is not an object but {_kind(message)}")
+        raise RowError(f"message {number} is not an object but {kind_of(message)}")
     role = message.get("role")
     known = _ROLES.get(role.lower()) if isinstance(role, str) else None
     if known is None:
@@ -218,12 +248,12 @@ def _content(content: Any, number: int, *, may_be_none: bool) -> str | list[Json
             return ""
         raise RowError(f"message {number} has no content")
     if not isinstance(content, list):
-        raise RowError(f"message {number} has content that is not text but {_kind(content)}")
+        raise RowError(f"message {number} has content that is not text but {kind_of(content)}")
     parts: list[Json] = []
     for part in content:
         kind = part.get("type") if isinstance(part, Mapping) else None
         if kind not in {"text", "thinking"}:
-            what = f"a part of type {kind!r}" if kind else f"a part that is {_kind(part)}"
+            what = f"a part of type {kind!r}" if kind else f"a part that is {kind_of(part)}"
             raise RowError(f"message {number} has {what}; only text can be trained on here")
         if not isinstance(part.get(kind), str):
             raise RowError(f"message {number} has a {kind} part without text")
@@ -245,7 +275,7 @@ def _tool_calls(message: Mapping[str, Any], number: int) -> list[Json]:
     if message.get("function_call"):  # OpenAI's older form, one call
         calls = [{"function": message["function_call"]}]
     if not isinstance(calls, list):
-        raise RowError(f"message {number} has tool_calls that are not a list but {_kind(calls)}")
+        raise RowError(f"message {number} has tool_calls that are not a list but {kind_of(calls)}")
     return [_tool_call(call, number) for call in calls]
 
 
@@ -261,7 +291,9 @@ def _tool_call(call: Any, number: int) -> Json:
     elif arguments is None or isinstance(arguments, Mapping):
         arguments = compact(dict(arguments or {}))
     else:
-        raise RowError(f"message {number} has tool call arguments that are {_kind(arguments)}, not an object")
+        raise RowError(
+            f"message {number} has tool call arguments that are {kind_of(arguments)}, not an object"
+        )
     normal: Json = {
         "type": "function",
         "function": {"name": function["name"], "arguments": arguments or "{}"},
@@ -277,12 +309,17 @@ def _loads(text: Any, number: int) -> Any:
     except (ValueError, TypeError) as error:
         raise RowError(f"message {number} has a tool call that is not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise RowError(f"message {number} has a tool call that is {_kind(value)}, not an object")
+        raise RowError(f"message {number} has a tool call that is {kind_of(value)}, not an object")
     return value
 
 
-def _tools(tools: Any) -> tuple[Json, ...]:
-    """Return the tools that the row offers the model, each `{"name", "description", "parameters"}`."""
+def tools_of(row: Mapping[str, Any]) -> tuple[Json, ...]:
+    """Return the tools that a row offers the model, each `{"name", "description", "parameters"}`.
+
+    Raises:
+        RowError: they are not a list of functions with names.
+    """
+    tools = row.get("tools")
     if isinstance(tools, str) and tools.strip():
         try:
             tools = json.loads(tools)
@@ -291,7 +328,7 @@ def _tools(tools: Any) -> tuple[Json, ...]:
     if not tools:
         return ()
     specs = [
-        tool.get("function", tool) if isinstance(tool, Mapping) else tool for tool in _list(tools, "tools")
+        tool.get("function", tool) if isinstance(tool, Mapping) else tool for tool in as_list(tools, "tools")
     ]
     for spec in specs:
         if not isinstance(spec, Mapping) or not isinstance(spec.get("name"), str):
@@ -309,13 +346,18 @@ def _check_turns(messages: tuple[Json, ...]) -> None:
         raise RowError(f"the last message is from {last!r}: nothing answers it")
 
 
-def _list(value: Any, field: str) -> list[Any]:
+def as_list(value: Any, field: str) -> list[Any]:
+    """Return `value` as a list.
+
+    Raises:
+        RowError: it is none.
+    """
     if not isinstance(value, list | tuple):
-        raise RowError(f"{field!r} is not a list but {_kind(value)}")
+        raise RowError(f"{field!r} is not a list but {kind_of(value)}")
     return list(value)
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
     """Name a JSON type as JSON does."""
     if value is None:
         return "null"

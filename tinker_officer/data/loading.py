@@ -8,9 +8,9 @@ import json
 import os
 import tempfile
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, Protocol, Self
 
 import attrs
 import numpy as np
@@ -23,7 +23,7 @@ from tinker_officer._files import sync_folder
 from tinker_officer._progress import Progress
 from tinker_officer._text import nearest
 from tinker_officer.data import spool
-from tinker_officer.data.formats import SHAPES, Row, RowError, normalise
+from tinker_officer.data.formats import RowError
 from tinker_officer.data.rows import LineStore, SequenceStore, Store, lines, parse_line
 from tinker_officer.errors import DataError
 
@@ -34,6 +34,33 @@ _SOON_BYTES = 32 << 20  # read in less than a second: no progress unless it is a
 _GZIP = b"\x1f\x8b"
 _PARQUET = b"PAR1"
 _LOADERS = {".parquet": "from_parquet", ".jsonl": "from_jsonl", ".json": "from_jsonl", ".gz": "from_jsonl"}
+
+
+class Checked(Protocol):
+    """A row in normal form."""
+
+    @property
+    def content(self) -> Any:
+        """What the row says, as JSON, without its other fields."""
+
+
+@attrs.frozen
+class Kind:
+    """What rows are made into, and how errors speak of it.
+
+    Args:
+        loader: the class that loads them.
+        noun: what one row is.
+        shapes: how rows may be laid out.
+        normalise: returns a row in normal form, given the row and its shape, or raises `RowError`.
+        example: a row, as JSON.
+    """
+
+    loader: str
+    noun: str
+    shapes: tuple[str, ...]
+    normalise: Callable[[Any, str | None], Checked]
+    example: str
 
 
 @attrs.frozen(eq=False)
@@ -47,14 +74,14 @@ class Loaded:
     quarantined: int = 0
 
 
-def content_digest(row: Row) -> bytes:
-    """Return the digest of what a row says: messages and tools, not its other fields.
+def content_digest(row: Checked) -> bytes:
+    """Return the digest of what a row says, not of its other fields.
 
     Raises:
         RowError: a text is not valid Unicode.
     """
     try:
-        content = canonical([row.messages, row.tools] if row.tools else row.messages)
+        content = canonical(row.content)
     except UnicodeEncodeError as error:
         raise RowError("a text is not valid Unicode: it holds half of a surrogate pair") from error
     except ValueError as error:
@@ -76,71 +103,76 @@ def has_digest(messages: Any, expected: npt.NDArray[np.uint8]) -> bool:
     return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest() == expected.tobytes()
 
 
-def jsonl(path: str | Path, *, on_error: str, shape: str | None, progress: bool | None) -> Loaded:
+def jsonl(path: str | Path, kind: Kind, *, on_error: str, shape: str | None, progress: bool | None) -> Loaded:
     """Check a file of JSON lines, plain or gzip."""
-    file = _existing(path, "from_jsonl")
+    file = _existing(path, kind, "from_jsonl")
     head = _head(file)
     if head.startswith(_PARQUET):
         raise DataError(
             f"{path} is a Parquet file",
             got="a file that begins with PAR1",
             need="lines of JSON, plain or gzip",
-            fix=f"Conversations.from_parquet({str(path)!r})",
+            fix=f"{kind.loader}.from_parquet({str(path)!r})",
         )
     plain = spool.unzipped(file) if head.startswith(_GZIP) else file
-    return _lines(path, plain, "line", "from_jsonl", on_error=on_error, shape=shape, progress=progress)
+    rules: Any = {"on_error": on_error, "shape": shape, "progress": progress}
+    return _lines(path, plain, kind, "line", "from_jsonl", **rules)
 
 
-def parquet(path: str | Path, *, on_error: str, shape: str | None, progress: bool | None) -> Loaded:
+def parquet(
+    path: str | Path, kind: Kind, *, on_error: str, shape: str | None, progress: bool | None
+) -> Loaded:
     """Check a Parquet file."""
-    plain = spool.lines_of_parquet(_existing(path, "from_parquet"))
-    return _lines(path, plain, "row", "from_parquet", on_error=on_error, shape=shape, progress=progress)
+    plain = spool.lines_of_parquet(_existing(path, kind, "from_parquet"))
+    rules: Any = {"on_error": on_error, "shape": shape, "progress": progress}
+    return _lines(path, plain, kind, "row", "from_parquet", **rules)
 
 
-def sequence(rows: Sequence[Any], name: str, *, shape: str | None, progress: bool | None) -> Loaded:
+def sequence(
+    rows: Sequence[Any], name: str, kind: Kind, *, shape: str | None, progress: bool | None
+) -> Loaded:
     """Check rows that `rows[i]` gives."""
-    _check_settings("raise", shape)
-    problems = Problems(name)
+    _check_settings(kind, "raise", shape)
+    problems = Problems(name, kind)
     digests = bytearray()
     with Progress(len(rows), f"checking {name}", unit="rows", show=progress) as bar:
         for number in range(len(rows)):
             try:
-                digests += content_digest(normalise(rows[number], shape))
+                digests += content_digest(kind.normalise(rows[number], shape))
             except RowError as error:
                 problems.add(f"{name}[{number}]", str(error))
             bar.advance()
     if not rows:
-        raise _empty(name, "no rows")
+        raise _empty(name, kind, "no rows")
     problems.refuse("correct or remove those rows, then load again")
     return Loaded(name, shape, SequenceStore(rows, name), _matrix(digests))
 
 
-def dataset(rows: Any, *, shape: str | None, progress: bool | None) -> Loaded:
+def dataset(rows: Any, kind: Kind, *, shape: str | None, progress: bool | None) -> Loaded:
     """Check a Hugging Face dataset."""
     if isinstance(rows, dict):
         raise DataError(
             "a dataset with several splits",
             got="splits " + ", ".join(map(repr, rows)),
             need="one of them",
-            fix=f"Conversations.from_dataset(dataset[{next(iter(rows), 'train')!r}])",
+            fix=f"{kind.loader}.from_dataset(dataset[{next(iter(rows), 'train')!r}])",
         )
     if not (hasattr(rows, "__len__") and hasattr(rows, "__getitem__") and hasattr(rows, "features")):
         raise DataError(
             "not a dataset that can be read at any row",
             got=type(rows).__name__,
             need="a datasets.Dataset",
-            fix="Conversations.from_list(list(dataset.take(10_000)))  # for one that streams",
+            fix=f"{kind.loader}.from_list(list(dataset.take(10_000)))  # for one that streams",
         )
-    return sequence(
-        rows, str(getattr(rows.info, "dataset_name", None) or "dataset"), shape=shape, progress=progress
-    )
+    name = str(getattr(rows.info, "dataset_name", None) or "dataset")
+    return sequence(rows, name, kind, shape=shape, progress=progress)
 
 
 class Problems:
     """The first few rows that cannot be used, and how many there are."""
 
-    def __init__(self, name: str) -> None:
-        self.name, self.count, self.first = name, 0, list[str]()
+    def __init__(self, name: str, kind: Kind) -> None:
+        self.name, self.kind, self.count, self.first = name, kind, 0, list[str]()
 
     def add(self, where: str, reason: str) -> None:
         """Count a row, and remember it if it is among the first."""
@@ -157,8 +189,7 @@ class Problems:
         raise DataError(
             f"{self.name} has {what} that cannot be used",
             got="\n".join([*self.first, *([f"and {more} more"] if more else [])]),
-            need='messages, e.g. {"messages": [{"role": "user", "content": "Hi"}, '
-            '{"role": "assistant", "content": "Hello"}]}',
+            need=f"{self.kind.noun}s, e.g. {self.kind.example}",
             fix=fix,
         )
 
@@ -166,6 +197,7 @@ class Problems:
 def _lines(
     path: str | Path,
     plain: Path,
+    kind: Kind,
     unit: str,
     loader: str,
     *,
@@ -173,24 +205,22 @@ def _lines(
     shape: str | None,
     progress: bool | None,
 ) -> Loaded:
-    _check_settings(on_error, shape)
-    name = str(path)
-    problems = Problems(name)
+    _check_settings(kind, on_error, shape)
+    name, call = str(path), f"{kind.loader}.{loader}"
+    problems = Problems(name, kind)
     offsets, numbers, digests = array("q"), array("q"), bytearray()
     short = Path(name).name
     if progress is None and plain.stat().st_size < _SOON_BYTES:
         progress = False
     with (
         Progress(plain.stat().st_size, f"checking {short}", unit="bytes", show=progress) as bar,
-        writing(
-            "the quarantine", Path(path).parent, error=DataError, fix=f"Conversations.{loader}({name!r})"
-        ),
+        writing("the quarantine", Path(path).parent, error=DataError, fix=f"{call}({name!r})"),
         Quarantine(Path(path), wanted=on_error == "quarantine") as quarantine,
     ):
         done = 0
         for number, offset, line in lines(plain):
             try:
-                content = content_digest(normalise(parse_line(line), shape))
+                content = content_digest(kind.normalise(parse_line(line), shape))
             except RowError as error:
                 problems.add(
                     f"{short}:{number}" if unit == "line" else f"{short}:{unit} {number}", str(error)
@@ -204,11 +234,11 @@ def _lines(
             done = offset + len(line)
         bar.advance(plain.stat().st_size - done)
         if not numbers and not problems.count:
-            raise _empty(name, f"{plain.stat().st_size} bytes, no rows")
+            raise _empty(name, kind, f"{plain.stat().st_size} bytes, no rows")
         if on_error == "raise":
-            problems.refuse(_fix(plain, name, loader))
+            problems.refuse(_fix(plain, name, call))
         if not numbers:
-            problems.refuse(f"look at the first lines of {name}: are these conversations?")
+            problems.refuse(f"look at the first lines of {name}: are these {kind.noun}s?")
         quarantine.keep()
     store = LineStore(plain, name, np.array(offsets, np.int64), np.array(numbers, np.int64), unit)
     return Loaded(name, shape, store, _matrix(digests), problems.count)
@@ -262,21 +292,21 @@ class Quarantine:
         self._file = None
 
 
-def _check_settings(on_error: str, shape: str | None) -> None:
+def _check_settings(kind: Kind, on_error: str, shape: str | None) -> None:
     for name, value, known in (
         ("on_error", on_error, ("raise", "quarantine")),
-        ("shape", shape, (None, *SHAPES)),
+        ("shape", shape, (None, *kind.shapes)),
     ):
         if value not in known:
             raise DataError(
                 f"{name} is not known",
                 got=repr(value),
                 need="one of " + ", ".join(map(repr, known)),
-                fix=f"Conversations.from_jsonl(path, {name}={known[1]!r})",
+                fix=f"{kind.loader}.from_jsonl(path, {name}={known[1]!r})",
             )
 
 
-def _existing(path: str | Path, loader: str) -> Path:
+def _existing(path: str | Path, kind: Kind, loader: str) -> Path:
     """Return `path` if it is a file; otherwise say what is there instead."""
     file = Path(path).expanduser()
     if file.is_file():
@@ -288,7 +318,7 @@ def _existing(path: str | Path, loader: str) -> Path:
             f"{path} is a folder",
             got=", ".join(found.name for found in inside[:_NAMED]) or "no data files in it",
             need="a file",
-            fix=f"Conversations.{_LOADERS.get(Path(example).suffix, loader)}({example!r})",
+            fix=f"{kind.loader}.{_LOADERS.get(Path(example).suffix, loader)}({example!r})",
         )
     folder = file.parent
     near = nearest(file.name, (found.name for found in _files(folder)))
@@ -297,7 +327,7 @@ def _existing(path: str | Path, loader: str) -> Path:
         f"{path} does not exist",
         got=f"no such file in {folder}" if folder.is_dir() else f"no such folder: {folder}",
         need="a file that exists" + (f" (did you mean {near}?)" if near else ""),
-        fix=f"Conversations.{loader}({meant!r})",
+        fix=f"{kind.loader}.{loader}({meant!r})",
     )
 
 
@@ -310,22 +340,22 @@ def _head(file: Path) -> bytes:
         return opened.read(4)
 
 
-def _fix(plain: Path, name: str, loader: str) -> str:
+def _fix(plain: Path, name: str, call: str) -> str:
     with plain.open("rb") as file:
         first = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
     if first.startswith(b"["):  # one array over the whole file
         opener = "gzip.open" if name.endswith(".gz") else "open"
-        return f"Conversations.from_list(json.load({opener}({name!r})))  # the file is one JSON array"
-    return f'Conversations.{loader}({name!r}, on_error="quarantine")'
+        loader = call.partition(".")[0]
+        return f"{loader}.from_list(json.load({opener}({name!r})))  # the file is one JSON array"
+    return f'{call}({name!r}, on_error="quarantine")'
 
 
-def _empty(name: str, got: str) -> DataError:
+def _empty(name: str, kind: Kind, got: str) -> DataError:
     return DataError(
         f"{name} is empty",
         got=got,
-        need="at least one conversation",
-        fix='write rows such as {"messages": [{"role": "user", "content": "Hi"}, '
-        '{"role": "assistant", "content": "Hello"}]}',
+        need=f"at least one {kind.noun}",
+        fix=f"write rows such as {kind.example}",
     )
 
 

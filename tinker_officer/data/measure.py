@@ -24,7 +24,7 @@ from tinker_officer._digest import digest
 from tinker_officer._fields import one_of, whole
 from tinker_officer._files import home
 from tinker_officer.data import kept
-from tinker_officer.data.counting import count
+from tinker_officer.data.counting import Countable, count
 from tinker_officer.data.digests import first_of_each, order
 from tinker_officer.data.render import TooLong, TrainOn, default_renderer_name, renderer_for
 from tinker_officer.data.spreading import count_on
@@ -243,7 +243,7 @@ def measure(
 
 
 def measure_rows(
-    conversations: Conversations,
+    conversations: Countable,
     base_model: str | Path,
     *,
     max_length: int | None = None,

@@ -139,5 +139,5 @@ def changed(name: str, where: str, got: str) -> DataError:
         f"{name} has changed since it was loaded",
         got=f"{where}: {got}",
         need="the rows that were checked: the plan, the split and the fingerprint are about them",
-        fix="load it again, and plan again: Conversations.from_jsonl(...)",
+        fix="load it again, and plan again",
     )

@@ -1,10 +1,10 @@
-"""Which conversations are held out: decided by a hash, so that no row moves when others come or go."""
+"""Which rows are held out: decided by a hash, so that no row moves when others come or go."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from tinker_officer.errors import DataError
 
 
 if TYPE_CHECKING:
-    from tinker_officer.data.conversations import Conversations
+    from tinker_officer.data.checked import CheckedRows
 
 
 def uniform(keys: npt.NDArray[np.uint8], salt: str) -> npt.NDArray[np.float64]:
@@ -37,7 +37,7 @@ def uniform(keys: npt.NDArray[np.uint8], salt: str) -> npt.NDArray[np.float64]:
 
 
 def sides(
-    conversations: Conversations, *, held_out: float, seed: int, by: str | None
+    rows: CheckedRows[Any], *, held_out: float, seed: int, by: str | None
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Return two masks over the rows: those to train on, and those to hold out.
 
@@ -58,10 +58,10 @@ def sides(
         raise DataError(
             "seed is not a whole number", got=repr(seed), need="an int", fix="tickets.split(0.1, seed=0)"
         )
-    contents = conversations.content_digests
-    keys = contents if by is None else _group_keys(conversations, by)
+    contents = rows.content_digests
+    keys = contents if by is None else _group_keys(rows, by)
     # The splits so far are part of the salt: splitting a side again must not repeat the first decision.
-    salt = digest({"seed": seed, "by": by, "after": [str(each) for each in conversations.splits]})
+    salt = digest({"seed": seed, "by": by, "after": [str(each) for each in rows.splits]})
     held = uniform(keys, salt) < held_out
     train = ~held
     if by is not None:
@@ -71,7 +71,7 @@ def sides(
         groups = "" if by is None else f" in {len(first_of_each(keys))} groups by {by!r}"
         raise DataError(
             f"the {side} side of the split would be empty",
-            got=f"{len(conversations)} rows{groups}, held_out={held_out}, seed={seed}",
+            got=f"{len(rows)} rows{groups}, held_out={held_out}, seed={seed}",
             need="enough rows (or groups) for both sides",
             fix="more rows, another share (held_out=0.5) or another seed (seed=1)",
         )
@@ -82,18 +82,17 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _group_keys(conversations: Conversations, by: str) -> npt.NDArray[np.uint8]:
+def _group_keys(rows: CheckedRows[Any], by: str) -> npt.NDArray[np.uint8]:
     """Return the digest of the field `by` for each row."""
     keys = bytearray()
-    for conversation in conversations:
-        value = conversation.metadata.get(by)
+    for row in rows:
+        value = row.metadata.get(by)
         if value is None:
-            fields = [str(field) for field in conversation.metadata]
+            fields = [str(field) for field in row.metadata]
             near = nearest(by, fields)
             raise DataError(
                 f"a row has no field {by!r} to group by",
-                got=f"{conversation.where}: "
-                + (", ".join(map(repr, fields)) or "no fields but its messages"),
+                got=f"{row.where}: " + (", ".join(map(repr, fields)) or "no fields but what is said"),
                 need="the field in every row" + (f" (did you mean {near}?)" if near else ""),
                 fix="tickets.split(held_out=0.1)  # without by=",
             )

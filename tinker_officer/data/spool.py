@@ -78,7 +78,7 @@ def lines_of_parquet(path: Path) -> Path:
                 f"{path} cannot be read",
                 got=f"{type(error).__name__}: {str(error)[:200]}",
                 need="a whole Parquet file",
-                fix="for lines of JSON: Conversations.from_jsonl(path)",
+                fix="for lines of JSON: from_jsonl(path)",
             ) from error
 
     return _spooled(path, write)

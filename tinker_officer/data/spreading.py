@@ -7,18 +7,15 @@ and the parts put after each other are what one machine would have counted.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tinker_officer._progress import Progress
-from tinker_officer.data.counting import ROW, Rows, count
+from tinker_officer.data.counting import ROW, Countable, Rows, count
 from tinker_officer.data.render import TrainOn, renderer_for
 from tinker_officer.errors import DataError, OfficerError
 
-
-if TYPE_CHECKING:
-    from tinker_officer.data.conversations import Conversations
 
 _PART = 50_000  # conversations a task: long against its start, short against a worker's life
 _RETRIES = 10
@@ -26,7 +23,7 @@ _RETRIES = 10
 
 def count_on(
     ray: Any,
-    conversations: Conversations,
+    conversations: Countable,
     base_model: str,
     renderer_name: str,
     *,
@@ -87,7 +84,7 @@ def count_on(
 
 
 def _part(
-    conversations: Conversations,
+    conversations: Countable,
     start: int,
     stop: int,
     base_model: str,

@@ -1,10 +1,7 @@
-"""Counts of what is not a conversation: preference pairs, and episodes of reinforcement learning.
+"""Counts of episodes of reinforcement learning.
 
-`data.TokenCounts` counts rows of text. A pair is two answers to one prompt; an episode does not exist
-before it is sampled. Both are plain numbers here, so that a plan can be made before any data is.
-
-Not known here: how to read preference pairs from a file. `Conversations` refuses them, so their counts
-are given by hand.
+`data.TokenCounts` counts rows of text, `data.PairCounts` preference pairs. An episode does not exist before
+it is sampled: these are plain numbers, so that a plan can be made before any data is.
 """
 
 from __future__ import annotations
@@ -17,50 +14,9 @@ from tinker_officer._fields import real, whole
 from tinker_officer.errors import DataError
 
 
-_PAIRS = "PairCounts(pairs=20_000, total=8_000_000)"
 _EPISODES = "EpisodeCounts(episodes=320_000, group_size=32, prompt_tokens=200, sampled_tokens=500)"
 _SOME = attrs.validators.optional
 _LENGTH = _SOME(real(0.0, error=DataError, fix=_EPISODES))
-
-
-@attrs.frozen(kw_only=True)
-class PairCounts:
-    """How many preferences there are to learn, and how many tokens to pay for.
-
-    Args:
-        pairs: prompts with a chosen and a rejected answer that are trained on.
-        total: tokens sent to the model over one epoch, both answers with their prompts; None: not counted.
-        truncated: pairs of which an answer is cut at the limit.
-        dropped: pairs left out because they are longer than the limit.
-        masked: pairs left out because nothing of an answer remains.
-        duplicates: pairs that repeat an earlier one.
-
-    Example:
-        >>> LoRAPlan.for_("Qwen/Qwen3-8B").dpo(PairCounts(pairs=20_000, total=8_000_000)).steps
-        157
-    """
-
-    pairs: int = attrs.field(validator=whole(0, error=DataError, fix=_PAIRS))
-    total: int | None = attrs.field(default=None, validator=_SOME(whole(0, error=DataError, fix=_PAIRS)))
-    truncated: int = attrs.field(default=0, validator=whole(0, error=DataError, fix=_PAIRS))
-    dropped: int = attrs.field(default=0, validator=whole(0, error=DataError, fix=_PAIRS))
-    masked: int = attrs.field(default=0, validator=whole(0, error=DataError, fix=_PAIRS))
-    duplicates: int = attrs.field(default=0, validator=whole(0, error=DataError, fix=_PAIRS))
-
-    def __attrs_post_init__(self) -> None:
-        within = {"truncated": self.truncated, "duplicates": self.duplicates}
-        if wrong := {name: value for name, value in within.items() if value > self.pairs}:
-            raise DataError(
-                "the counts of pairs contradict each other",
-                got=f"pairs={self.pairs}, " + ", ".join(f"{name}={value}" for name, value in wrong.items()),
-                need="no more truncated or repeated pairs than pairs",
-                fix=_PAIRS,
-            )
-
-    @property
-    def examples(self) -> int:
-        """The pairs: what a batch is made of."""
-        return self.pairs
 
 
 @attrs.frozen(kw_only=True)

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any, Self
 import attrs
 
 from tinker_officer.data.measure import TokenCounts
+from tinker_officer.data.pair_counts import PairCounts
+from tinker_officer.data.pairs import Pairs
 from tinker_officer.data.render import TooLong, TrainOn
 from tinker_officer.errors import PlanError
-from tinker_officer.plan.counts import EpisodeCounts, PairCounts
+from tinker_officer.plan.counts import EpisodeCounts
 from tinker_officer.plan.distill import Distill
 from tinker_officer.plan.numbers import Numbers, Objective
 from tinker_officer.plan.preference import Dpo, RewardModel
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
 
     from tinker_officer.data.conversations import Conversations
 
-_UNMEASURED = TokenCounts(examples=1, trained=1, total=1)  # stands in while settings are checked
+# Stand in while settings are checked.
+_UNMEASURED, _NO_PAIRS_YET = TokenCounts(examples=1, trained=1, total=1), PairCounts(pairs=1)
 
 
 @attrs.frozen(repr=False)
@@ -104,30 +107,56 @@ class Methods(Numbers):
         }
         return self._on_conversations(PromptDistillation, data, settings)
 
-    def dpo(self, data: PairCounts, *, epochs: int = 1, dpo_beta: float = 0.1) -> Self:
+    def dpo(
+        self,
+        data: Pairs | PairCounts,
+        *,
+        epochs: int = 1,
+        dpo_beta: float = 0.1,
+        max_length: int | None = None,
+        too_long: TooLong | None = None,
+        renderer_name: str | None = None,
+    ) -> Self:
         """Return a copy that learns preferences directly (DPO), replacing any objective.
 
         Args:
-            data: counts of the preference pairs; `Conversations` cannot hold pairs yet.
+            data: Pairs, which are measured now, or their counts alone.
             epochs: passes over the pairs.
             dpo_beta: how strongly the policy is held to the base model.
+            max_length: tokens that a prompt with an answer may have; None is the model's own limit.
+            too_long: what happens to a longer answer: `truncate` (None), or `drop` its pair.
+            renderer_name: the cookbook renderer; None is the model's default.
 
         Raises:
-            PlanError: there is no pair, or a number is out of range.
+            PlanError: there is no pair, a number is out of range, or settings contradict the counts.
+            ModelError: the model has no tokenizer or renderer to measure with.
         """
-        return self._learning(Dpo(_pairs(data, "dpo"), epochs=epochs, dpo_beta=dpo_beta))
+        settings = {"epochs": epochs, "dpo_beta": dpo_beta}
+        return self._on_pairs(Dpo, data, settings, max_length, too_long, renderer_name)
 
-    def reward_model(self, data: PairCounts, *, epochs: int = 1) -> Self:
+    def reward_model(
+        self,
+        data: Pairs | PairCounts,
+        *,
+        epochs: int = 1,
+        max_length: int | None = None,
+        too_long: TooLong | None = None,
+        renderer_name: str | None = None,
+    ) -> Self:
         """Return a copy that learns to say which answer is better, replacing any objective.
 
         Args:
-            data: counts of the preference pairs; `Conversations` cannot hold pairs yet.
+            data: Pairs, which are measured now, or their counts alone.
             epochs: passes over the pairs.
+            max_length: tokens that a prompt with an answer may have; None is the model's own limit.
+            too_long: what happens to a longer answer: `truncate` (None), or `drop` its pair.
+            renderer_name: the cookbook renderer; None is the model's default.
 
         Raises:
-            PlanError: there is no pair, or a number is out of range.
+            PlanError: there is no pair, a number is out of range, or settings contradict the counts.
+            ModelError: the model has no tokenizer or renderer to measure with.
         """
-        return self._learning(RewardModel(_pairs(data, "reward_model"), epochs=epochs))
+        return self._on_pairs(RewardModel, data, {"epochs": epochs}, max_length, too_long, renderer_name)
 
     def rl(
         self,
@@ -190,7 +219,7 @@ class Methods(Numbers):
         )
         return self._learning(objective)
 
-    def _learning(self, objective: Objective, data: Conversations | None = None) -> Self:
+    def _learning(self, objective: Objective, data: Conversations | Pairs | None = None) -> Self:
         """Return a copy with this objective; what a pilot measured was measured on another one."""
         return attrs.evolve(self, objective=objective, data=data, pilot_fit=None)
 
@@ -220,16 +249,33 @@ class Methods(Numbers):
         measured = attrs.evolve(draft, counts=counts, data_fingerprint=data.fingerprint)
         return self._learning(measured.agreed(*asked), data)
 
-
-def _pairs(data: Any, method: str) -> PairCounts:
-    if isinstance(data, PairCounts):
-        return data
-    raise PlanError(
-        "preferences are planned from the counts of their pairs",
-        got=type(data).__name__,
-        need="PairCounts; Conversations cannot hold preference pairs yet",
-        fix=f".{method}(PairCounts(pairs=20_000, total=8_000_000))",
-    )
+    def _on_pairs(
+        self,
+        kind: type[RewardModel],
+        data: Pairs | PairCounts,
+        settings: dict[str, Any],
+        max_length: int | None,
+        too_long: TooLong | None,
+        renderer_name: str | None,
+    ) -> Self:
+        rules: Any = {
+            "max_length": max_length,
+            "too_long": too_long or "truncate",
+            "renderer_name": renderer_name,
+        }
+        draft = kind(data if isinstance(data, PairCounts) else _NO_PAIRS_YET, **settings, **rules)
+        if isinstance(data, PairCounts):
+            return self._learning(draft.agreed(too_long))
+        if not isinstance(data, Pairs):
+            raise PlanError(
+                "preferences cannot be planned from this data",
+                got=type(data).__name__,
+                need="Pairs, each a prompt with a chosen and a rejected answer, or PairCounts",
+                fix=f"LoRAPlan.for_(base_model).{kind.method}(Pairs.from_jsonl('preferences.jsonl'))",
+            )
+        counts = data.measure(self.base_model, **rules)
+        measured = attrs.evolve(draft, counts=counts, data_fingerprint=data.fingerprint)
+        return self._learning(measured.agreed(too_long), data)
 
 
 def _same_groups(asked: int | None, said: int | None) -> int | None:

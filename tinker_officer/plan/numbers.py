@@ -23,6 +23,7 @@ from tinker_officer.plan.sft import Sft
 
 if TYPE_CHECKING:
     from tinker_officer.data.conversations import Conversations
+    from tinker_officer.data.pairs import Pairs
     from tinker_officer.plan.pilot_fit import PilotFit
     from tinker_officer.plan.rates import CalibratedRule
 
@@ -44,7 +45,7 @@ class Numbers:
         objective: what is learned, or None before a method such as `sft`.
         pilot_fit: what a pilot measured, if one was run on this objective.
         calibration: a rule for the learning rate, fitted to the user's own runs.
-        data: the Conversations that were measured, or None when the plan was made from counts.
+        data: the Conversations or Pairs that were measured, or None when the plan was made from counts.
     """
 
     base_model: str
@@ -66,7 +67,7 @@ class Numbers:
     objective: Objective | None = None
     pilot_fit: PilotFit | None = None
     calibration: CalibratedRule | None = None
-    data: Conversations | None = attrs.field(default=None, eq=False)
+    data: Conversations | Pairs | None = attrs.field(default=None, eq=False)
 
     def __attrs_post_init__(self) -> None:
         """Work everything out now, so that a contradiction is reported where it was written."""
@@ -112,6 +113,17 @@ class Numbers:
                 got=f"a plan for {objective.title}",
                 need="a plan made with .sft(...) or .prompt_distillation(...)",
                 fix="plan.objective.counts, which this plan has",
+            )
+        return objective
+
+    def _on_rows(self) -> Sft | RewardModel:
+        objective = self._asked()
+        if not isinstance(objective, Sft | RewardModel):
+            raise PlanError(
+                "this plan does not learn from rows of text, so nothing limits their length",
+                got=f"a plan for {objective.title}",
+                need="a plan made with .sft(...), .prompt_distillation(...), .dpo(...) or .reward_model(...)",
+                fix="plan.objective, which says what this plan learns from",
             )
         return objective
 
@@ -177,7 +189,7 @@ class Numbers:
     @property
     def max_length(self) -> int | None:
         """Tokens a row may have; None is the model's own limit."""
-        return self._supervised().max_length
+        return self._on_rows().max_length
 
     @property
     def train_on(self) -> TrainOn:
@@ -187,9 +199,9 @@ class Numbers:
     @property
     def too_long(self) -> TooLong:
         """What happens to a row longer than `max_length`: `truncate` or `drop`."""
-        return self._supervised().too_long
+        return self._on_rows().too_long
 
     @property
     def renderer_name(self) -> str | None:
         """The cookbook renderer; None is the model's default."""
-        return self._supervised().renderer_name
+        return self._on_rows().renderer_name

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from tinker_officer._service import On
     from tinker_officer.data.conversations import Conversations
+    from tinker_officer.data.pairs import Pairs
     from tinker_officer.plan.rates import CalibratedRule
 
 
@@ -253,14 +254,14 @@ class LoRAPlan(Methods):
         return stored.to_dict(self)
 
     @classmethod
-    def from_dict(cls, body: dict[str, Any], data: Conversations | None = None) -> Self:
+    def from_dict(cls, body: dict[str, Any], data: Conversations | Pairs | None = None) -> Self:
         """Return the plan that `to_dict` wrote; nothing is measured or looked up again.
 
         Numbers that a later version would work out otherwise are kept as they were, as pins.
 
         Args:
             body: what `to_dict` returned.
-            data: the Conversations of the plan, to train on again.
+            data: the Conversations or Pairs of the plan, to train on again.
 
         Raises:
             PlanError: `body` is not a plan, or `data` is not what was planned for.
@@ -274,7 +275,7 @@ class LoRAPlan(Methods):
                 "this is not the data that the plan was made for",
                 got=f"fingerprint {data.fingerprint[:16]}...",
                 need=f"fingerprint {planned[:16]}..." if planned else "none: the plan was made from counts",
-                fix="LoRAPlan.for_(base_model).sft(data)",
+                fix=f"LoRAPlan.for_(base_model).{plan.method}(data)",
             )
         return attrs.evolve(plan, data=data)
 
@@ -283,7 +284,7 @@ class LoRAPlan(Methods):
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
 
     @classmethod
-    def from_json(cls, text: str, data: Conversations | None = None) -> Self:
+    def from_json(cls, text: str, data: Conversations | Pairs | None = None) -> Self:
         """Return the plan that `to_json` wrote; see `from_dict`.
 
         Raises:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import attrs
 
-from tinker_officer._fields import real, whole
+from tinker_officer._fields import one_of, real, whole
+from tinker_officer.data.pair_counts import PairCounts
+from tinker_officer.data.render import TooLong
 from tinker_officer.errors import PlanError
 from tinker_officer.plan import advice, capacity, recipes
+from tinker_officer.plan.agreement import agreed
 from tinker_officer.plan.cost import Phase
-from tinker_officer.plan.counts import PairCounts
 from tinker_officer.plan.decision import Brief, Demand, Fact, Setting
 from tinker_officer.plan.recipes import Recipe
 from tinker_officer.plan.sourced import Sourced
@@ -28,10 +30,26 @@ class RewardModel:
     Attributes:
         counts: the pairs.
         epochs: passes over them.
+        max_length: tokens that a prompt with an answer may have; None is the model's own limit.
+        too_long: what happens to a longer answer: `truncate`, or `drop` its pair.
+        renderer_name: the cookbook renderer; None is the model's default.
+        data_fingerprint: the fingerprint of the Pairs that were counted, if any.
     """
 
     counts: PairCounts = attrs.field(validator=attrs.validators.instance_of(PairCounts))
     epochs: int = attrs.field(default=1, validator=whole(1, error=PlanError, fix=_FIX))
+    max_length: int | None = attrs.field(
+        default=None,
+        validator=attrs.validators.optional(whole(2, error=PlanError, fix=_FIX)),
+        kw_only=True,
+    )
+    too_long: TooLong = attrs.field(
+        default="truncate",
+        validator=one_of(("truncate", "drop"), error=PlanError, fix='.dpo(pairs, too_long="drop")'),
+        kw_only=True,
+    )
+    renderer_name: str | None = attrs.field(default=None, kw_only=True)
+    data_fingerprint: str | None = attrs.field(default=None, kw_only=True)
 
     method: ClassVar[str] = "reward_model"
     title: ClassVar[str] = "a reward model"
@@ -47,6 +65,19 @@ class RewardModel:
                 need="at least one prompt with a chosen and a rejected answer",
                 fix=f".{self.method}(PairCounts(pairs=20_000))",
             )
+
+    def agreed(self, too_long: TooLong | None) -> Self:
+        """Return a copy with the settings that the pairs were really counted with.
+
+        Args:
+            too_long: what the user asked for, or None.
+
+        Raises:
+            PlanError: a setting contradicts the counts.
+        """
+        return agreed(
+            self, {"max_length": self.max_length, "renderer_name": self.renderer_name, "too_long": too_long}
+        )
 
     def brief(self, setting: Setting) -> Brief:
         """Return what the method asks of the arithmetic."""
@@ -109,6 +140,10 @@ class Dpo(RewardModel):
     Attributes:
         counts: the pairs.
         epochs: passes over them.
+        max_length: tokens that a prompt with an answer may have; None is the model's own limit.
+        too_long: what happens to a longer answer: `truncate`, or `drop` its pair.
+        renderer_name: the cookbook renderer; None is the model's default.
+        data_fingerprint: the fingerprint of the Pairs that were counted, if any.
         dpo_beta: how strongly the policy is held to the base model.
     """
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import attrs
 
@@ -18,6 +18,7 @@ from tinker_officer.data.measure import TokenCounts
 from tinker_officer.data.render import TooLong, TrainOn
 from tinker_officer.errors import PlanError
 from tinker_officer.plan import advice, capacity, rates, recipes
+from tinker_officer.plan.agreement import agreed
 from tinker_officer.plan.cost import Phase
 from tinker_officer.plan.decision import Brief, Demand, Fact, Setting
 from tinker_officer.plan.sourced import Sourced
@@ -99,24 +100,15 @@ class Sft:
         Raises:
             PlanError: a setting contradicts the counts.
         """
-        asked = {
-            "max_length": self.max_length,
-            "renderer_name": self.renderer_name,
-            "train_on": train_on,
-            "too_long": too_long,
-        }
-        settled: dict[str, Any] = {}
-        for name, wanted in asked.items():
-            used = getattr(self.counts, name)
-            if wanted is not None and used is not None and wanted != used:
-                raise PlanError(
-                    f"{name} contradicts the counts",
-                    got=f"{name}={wanted!r}, but the tokens were counted with {used!r}",
-                    need="the same value in both",
-                    fix=f"train.measure(base_model, {name}={wanted!r})",
-                )
-            settled[name] = wanted if used is None else used
-        return attrs.evolve(self, **settled)
+        return agreed(
+            self,
+            {
+                "max_length": self.max_length,
+                "renderer_name": self.renderer_name,
+                "train_on": train_on,
+                "too_long": too_long,
+            },
+        )
 
     @property
     def tokens(self) -> int:

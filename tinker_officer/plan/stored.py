@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 
 from tinker_officer.data.measure import TokenCounts
+from tinker_officer.data.pair_counts import PairCounts
 from tinker_officer.errors import PlanError
 from tinker_officer.plan.capacity import ModelShape
 from tinker_officer.plan.cost import Prices
-from tinker_officer.plan.counts import EpisodeCounts, PairCounts
+from tinker_officer.plan.counts import EpisodeCounts
 from tinker_officer.plan.decision import Pins
 from tinker_officer.plan.distill import Distill
 from tinker_officer.plan.pilot_fit import PilotFit

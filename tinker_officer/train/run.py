@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import attrs
 
@@ -230,7 +230,8 @@ class Run:
                 need="a plan that was made from Conversations, or given them again",
                 fix="Run.from_json(text, data=train), or LoRAPlan.for_(base_model).sft(train)",
             )
-        return self.plan.data
+        data: Conversations = cast("Any", self.plan.data)  # `_planned` saw to it
+        return data
 
     @property
     def order_seed(self) -> int:
