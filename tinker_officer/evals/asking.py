@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from tinker_officer._digest import digest
 from tinker_officer._progress import Progress
 from tinker_officer._service import On
@@ -55,7 +57,7 @@ async def ask(
     ready = await asyncio.to_thread(prepare, specs)
     opened = await open_target(target, on, renderer_name)
     started = time.monotonic()
-    results = await _ask(ready, opened, at, progress, against)
+    results = await _ask(ready, opened, Context(at=at, against=against, on=on), progress)
     card = Scorecard(
         target=opened.name,
         base_model=opened.base_model,
@@ -97,9 +99,8 @@ def prepare(specs: tuple[Spec, ...]) -> list[tuple[Spec, Prepared]]:
 async def _ask(
     ready: list[tuple[Spec, Prepared]],
     target: Target,
-    at: Path | None,
+    context: Context,
     progress: bool | None,
-    against: Against | None,
 ) -> tuple[EvalResult, ...]:
     results: list[EvalResult] = []
     total = sum(prepared.n for _, prepared in ready)
@@ -110,7 +111,7 @@ async def _ask(
                 bar.advance(note=name)
 
             try:
-                results.append(await prepared.run(target, Context(at, done, against)))
+                results.append(await prepared.run(target, attrs.evolve(context, done=done)))
             except ExceptionGroup as group:
                 raise _first(group) from group
     return tuple(results)

@@ -57,11 +57,14 @@ class Case:
         return digest([_jsonable(list(self.messages)), list(self.tools), self.target])[:16]
 
 
-def load_cases(source: str | Path | Iterable[Mapping[str, Any]] | Conversations) -> tuple[Case, ...]:
+def load_cases(
+    source: str | Path | Iterable[Mapping[str, Any]] | Conversations, *, need_target: bool = True
+) -> tuple[Case, ...]:
     """Return the cases of `source`, every one of them checked.
 
     Args:
         source: a JSONL file (plain or gzip), rows, or conversations whose last turn is the target.
+        need_target: whether a case must say what is wanted; a judge can do without.
 
     Raises:
         DataError: the file is missing or empty, or rows are bad: the first are named with their lines.
@@ -69,11 +72,15 @@ def load_cases(source: str | Path | Iterable[Mapping[str, Any]] | Conversations)
     if isinstance(source, Conversations):
         names = unique_ids(conversation.id for conversation in source)
         return tuple(map(_from_conversation, source, names))
+    name = str(source) if isinstance(source, str | Path) else "the cases"
+    return _checked(rows_of(source), name, need_target=need_target)
+
+
+def rows_of(source: str | Path | Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Yield each raw row with its place; a `RowError` in place of a row that is not JSON."""
     if isinstance(source, str | Path):
-        numbered = _read(Path(source))
-    else:
-        numbered = ((f"row {number}", row) for number, row in enumerate(source, start=1))
-    return _checked(numbered, str(source) if isinstance(source, str | Path) else "the cases")
+        return _read(Path(source))
+    return ((f"row {number}", row) for number, row in enumerate(source, start=1))
 
 
 def some(cases: tuple[Case, ...], limit: int | None) -> tuple[Case, ...]:
@@ -104,12 +111,12 @@ def _read(path: Path) -> Iterator[tuple[str, Any]]:
                 yield where, RowError(f"not JSON: {error}")
 
 
-def _checked(rows: Iterable[tuple[str, Any]], source: str) -> tuple[Case, ...]:
+def _checked(rows: Iterable[tuple[str, Any]], source: str, *, need_target: bool) -> tuple[Case, ...]:
     cases: dict[str, Case] = {}
     problems: list[str] = []
     for where, row in rows:
         try:
-            case = _case(row, where)
+            case = _case(row, where, need_target=need_target)
         except RowError as error:
             problems.append(f"{where}: {error}")
             continue
@@ -134,12 +141,12 @@ def _checked(rows: Iterable[tuple[str, Any]], source: str) -> tuple[Case, ...]:
     return tuple(cases.values())
 
 
-def _case(row: Any, where: str) -> Case:
+def _case(row: Any, where: str, *, need_target: bool) -> Case:
     if isinstance(row, RowError):
         raise row
     if not isinstance(row, Mapping):
         raise RowError("not a JSON object")
-    asked, target = _split(row)
+    asked, target = _split(row, need_target=need_target)
     answered = normalise({**asked, "tools": row.get("tools")})
     named = row.get("id")
     if named is not None and not isinstance(named, str | int):
@@ -158,7 +165,7 @@ def _case(row: Any, where: str) -> Case:
     )
 
 
-def _split(row: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+def _split(row: Mapping[str, Any], *, need_target: bool) -> tuple[dict[str, Any], Any]:
     """Return the row as an answered conversation, for checking, and what is wanted of the answer."""
     marker = {"role": "assistant", "content": "?"}
     target = row.get("target", row.get("output"))
@@ -170,11 +177,13 @@ def _split(row: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
             return {"messages": [*messages, marker]}, target
         last = messages[-1] if messages else None
         if not isinstance(last, Mapping) or last.get("role") != "assistant":
+            if not need_target:
+                return {"messages": [*messages, marker]}, None
             raise RowError("no target: neither a 'target' nor a last turn of the assistant")
         return {"messages": messages}, _wanted(normalise({"messages": messages}).messages[-1])
     if row.get("input") is None:
         raise RowError("nothing to ask: neither 'messages' nor 'input'")
-    if target is None:
+    if target is None and need_target:
         raise RowError("no target: neither 'output' nor 'target'")
     return {"input": row["input"], "output": marker["content"], "system": row.get("system")}, target
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 
+from tinker_officer._service import On
+
 
 if TYPE_CHECKING:
     from tinker_officer.evals.race import Against
@@ -26,6 +28,7 @@ class Context:
     Attributes:
         at: folder for logs and for the items that are known already; None keeps nothing.
         done: called after each item.
+        on: the service, for a judge that is asked there too.
         against: a card to compare with while asking, and to stop once that is decided; None to ask
             everything.
     """
@@ -33,6 +36,7 @@ class Context:
     at: Path | None = None
     done: Callable[[], None] = _nothing
     against: Against | None = None
+    on: On | None = None
 
 
 Runner: TypeAlias = "Callable[[Target, Context], Awaitable[EvalResult]]"

@@ -21,9 +21,12 @@ from tinker_officer.evals import benchmarks, graders
 from tinker_officer.evals.cases import load_cases, some
 from tinker_officer.evals.graders import Grader
 from tinker_officer.evals.grading import TIMEOUT_S
+from tinker_officer.evals.judge import run_judge
+from tinker_officer.evals.labels import load_labelled
 from tinker_officer.evals.nll import run_nll
 from tinker_officer.evals.prepared import Context, Prepared
 from tinker_officer.evals.product import Sampling, run_product
+from tinker_officer.evals.rubric import Rubric
 
 
 if TYPE_CHECKING:
@@ -224,6 +227,14 @@ def _frozen_cases(cases: Any) -> Any:
     return str(cases) if isinstance(cases, Path) else tuple(cases)
 
 
+def _cases_to_dict(cases: str | tuple[Mapping[str, Any], ...] | Conversations) -> dict[str, Any]:
+    if isinstance(cases, str):
+        return {"path": cases}
+    if isinstance(cases, Conversations):
+        return {"fingerprint": cases.fingerprint, "rows": len(cases)}
+    return {"rows": json.loads(json.dumps(list(cases)))}
+
+
 @attrs.frozen
 class Product:
     """Layer 3: the user's own cases and a grader; see `EvalSuite.product`."""
@@ -264,17 +275,10 @@ class Product:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the eval as JSON: a path as it was given, rows in full, conversations by fingerprint."""
-        cases: dict[str, Any]
-        if isinstance(self.cases, str):
-            cases = {"path": self.cases}
-        elif isinstance(self.cases, Conversations):
-            cases = {"fingerprint": self.cases.fingerprint, "rows": len(self.cases)}
-        else:
-            cases = {"rows": json.loads(json.dumps(list(self.cases)))}
         return {
             "kind": "product",
             "name": self.name,
-            "cases": cases,
+            "cases": _cases_to_dict(self.cases),
             "grader": self.grader.to_dict(),
             "sampling": attrs.asdict(self.sampling),
             "tools": self.tools,
@@ -305,7 +309,99 @@ class Product:
         return Prepared(len(cases), run)
 
 
-Spec: TypeAlias = Nll | Benchmark | Product
+@attrs.frozen
+class Judge:
+    """Layer 3 with a judge: the user's own cases, graded by a model; see `EvalSuite.judge`."""
+
+    layer: ClassVar[str] = "product"
+    metrics: ClassVar[tuple[str, ...]] = ("score",)
+
+    name: str
+    cases: str | tuple[Mapping[str, Any], ...] | Conversations = attrs.field(
+        converter=_frozen_cases, validator=_json
+    )
+    rubric: Rubric
+    grader_model: str
+    labelled: str | tuple[Mapping[str, Any], ...] | None = attrs.field(
+        default=None,
+        converter=attrs.converters.optional(_frozen_cases),
+        validator=attrs.validators.optional(_json),
+    )
+    sampling: Sampling = attrs.field(factory=Sampling)
+    tools: str = attrs.field(default="auto", validator=one_of(TOOLS, error=EvalError, fix=_PRODUCT))
+    limit: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(whole(1, error=EvalError, fix=_PRODUCT))
+    )
+    from_template: bool = attrs.field(default=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        if not str(self.grader_model or "").strip():
+            raise EvalError(
+                "a judge must be named",
+                got=repr(self.grader_model),
+                need="a tinker:// path or a base model on the service, or a model of Inspect's",
+                fix='suite.judge("tone", cases, rubric=rubric, grader_model="openai/gpt-4o")',
+            )
+
+    @property
+    def size(self) -> int | None:
+        """Cases, where that is known without reading a file."""
+        have = None if isinstance(self.cases, str) else len(self.cases)
+        return have if self.limit is None or have is None else min(have, self.limit)
+
+    @property
+    def measures(self) -> str:
+        """What the figure says."""
+        points = len(self.rubric.points)
+        return f"your cases, judged on {points} point{'s' if points > 1 else ''}"
+
+    @property
+    def needs(self) -> str:
+        """What must be there."""
+        files = [where for where in (self.cases, self.labelled) if isinstance(where, str)]
+        return ", ".join([*files, f"the judge {self.grader_model}"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the eval as JSON: a path as it was given, rows in full, conversations by fingerprint."""
+        labelled = list(self.labelled) if isinstance(self.labelled, tuple) else self.labelled
+        return {
+            "kind": "judge",
+            "name": self.name,
+            "cases": _cases_to_dict(self.cases),
+            "rubric": self.rubric.to_dict(),
+            "grader_model": self.grader_model,
+            "labelled": json.loads(json.dumps(labelled)),
+            "sampling": attrs.asdict(self.sampling),
+            "tools": self.tools,
+            "limit": self.limit,
+        }
+
+    def prepare(self) -> Prepared:
+        """Return the eval, ready to run, every case and labelled answer read and checked.
+
+        Raises:
+            DataError: a file is missing or empty, or a row is bad.
+        """
+        cases = some(load_cases(self.cases, need_target=False), self.limit)
+        labelled = load_labelled(self.labelled) if self.labelled is not None else ()
+
+        async def run(target: Target, context: Context) -> EvalResult:
+            return await run_judge(
+                self.name,
+                cases,
+                self.rubric,
+                self.grader_model,
+                self.sampling,
+                target,
+                labelled=labelled,
+                tools=self.tools,
+                context=context,
+            )
+
+        return Prepared(len(cases), run)
+
+
+Spec: TypeAlias = Nll | Benchmark | Product | Judge
 
 
 def spec_from_dict(record: Mapping[str, Any], data: Mapping[str, Conversations]) -> Spec:
@@ -326,19 +422,28 @@ def spec_from_dict(record: Mapping[str, Any], data: Mapping[str, Conversations])
         return Nll(data=given, **fields)
     if kind == "benchmark":
         return Benchmark(**fields)
-    if kind == "product":
-        cases = fields.pop("cases")
-        source = cases.get("path") or (cases["rows"] if "fingerprint" not in cases else given)
-        if "fingerprint" in cases:
-            _same_data(name, given, cases["fingerprint"], needed=True)
-        grader, sampling = graders.from_dict(fields.pop("grader")), Sampling(**fields.pop("sampling"))
-        return Product(cases=source, grader=grader, sampling=sampling, **fields)
+    if kind in {"product", "judge"}:
+        source = _cases_from_dict(name, given, fields.pop("cases"))
+        sampling = Sampling(**fields.pop("sampling"))
+        if kind == "product":
+            grader = graders.from_dict(fields.pop("grader"))
+            return Product(cases=source, grader=grader, sampling=sampling, **fields)
+        rubric = fields.pop("rubric")
+        read = Rubric(rubric["points"], partial=rubric["partial"])
+        return Judge(cases=source, rubric=read, sampling=sampling, **fields)
     raise EvalError(
         "this is not an eval",
         got=f"kind {kind!r}",
-        need="nll, benchmark or product",
+        need="nll, benchmark, product or judge",
         fix="EvalSuite.from_json(suite.to_json())",
     )
+
+
+def _cases_from_dict(name: str, given: Conversations | None, cases: Mapping[str, Any]) -> Any:
+    if "fingerprint" in cases:
+        _same_data(name, given, cases["fingerprint"], needed=True)
+        return given
+    return cases["path"] if "path" in cases else cases["rows"]
 
 
 def _same_data(name: str, given: Conversations | None, fingerprint: str, *, needed: bool = False) -> None:

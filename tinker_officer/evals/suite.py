@@ -31,8 +31,9 @@ from tinker_officer.evals.graders import Grader
 from tinker_officer.evals.grading import TIMEOUT_S
 from tinker_officer.evals.product import Sampling
 from tinker_officer.evals.race import against_card
+from tinker_officer.evals.rubric import Rubric
 from tinker_officer.evals.scorecard import Scorecard
-from tinker_officer.evals.specs import Benchmark, Nll, Product, Spec, spec_from_dict
+from tinker_officer.evals.specs import Benchmark, Judge, Nll, Product, Spec, spec_from_dict
 from tinker_officer.stats import power
 
 
@@ -224,6 +225,47 @@ class EvalSuite:
         return self._with(
             Product(name, cases, grader, sampling=sampling, tools=tools, limit=limit, timeout_s=timeout_s)
         )
+
+    def judge(
+        self,
+        name: str,
+        cases: str | Path | Iterable[Mapping[str, Any]] | Conversations,
+        *,
+        rubric: str | Iterable[str],
+        grader_model: str,
+        partial: bool = False,
+        labelled: str | Path | Iterable[Mapping[str, Any]] | None = None,
+        max_tokens: int = 256,
+        temperature: float = 0.0,
+        tools: str = "auto",
+        limit: int | None = None,
+    ) -> Self:
+        """Return a copy that also has another model judge the answers to your own cases.
+
+        Args:
+            name: the eval's name.
+            cases: as for `product`; a target may be left out, and is shown to the judge as a reference.
+            rubric: what a good answer does, in one sentence or several; each counts the same.
+            grader_model: the judge: a `tinker://` path or a base model on the service, or a model of
+                Inspect's such as `openai/gpt-4o`. `tinker_officer/NAME` is always the service's. Never the
+                candidate.
+            partial: whether a point may be met in part, for half of it.
+            labelled: answers that people have graded: rows with `input`, `answer` and a `label` from 0 to 1.
+                The judge grades them too, and the card shows its agreement and the score without its errors.
+            max_tokens: of an answer.
+            temperature: 0 for the most likely answer, which can be repeated.
+            tools: how the cases' tools are written, as for `benchmark`.
+            limit: how many of the cases, chosen by a hash of their ids; all when None.
+
+        Raises:
+            EvalError: the name is taken, the rubric is empty, or a setting is out of range.
+        """
+        sampling = Sampling(max_tokens=max_tokens, temperature=temperature)
+        held = Rubric(rubric, partial=partial)
+        spec = Judge(
+            name, cases, held, grader_model, labelled=labelled, sampling=sampling, tools=tools, limit=limit
+        )
+        return self._with(spec)
 
     def only(self, *names: str) -> Self:
         """Return a copy with these evals alone, replacing the rest.
