@@ -19,11 +19,11 @@ from tinker_officer.train.folder import RunFolder, differences, merged
 def test_a_changed_spec_is_refused_with_the_difference_named(tmp_path: Path) -> None:
     """The message names each field that differs, old and new, and nothing is overwritten."""
     folder = RunFolder(tmp_path)
-    folder.claim({"run": {"rank": 16, "name": "a", "pipeline": {"depth": 1}}}, ignoring="run.pipeline")
-    folder.claim({"run": {"rank": 16, "name": "a", "pipeline": {"depth": 9}}}, ignoring="run.pipeline")
+    folder.claim({"run": {"rank": 16, "name": "a", "pipeline": {"depth": 1}}}, ignoring=("run.pipeline",))
+    folder.claim({"run": {"rank": 16, "name": "a", "pipeline": {"depth": 9}}}, ignoring=("run.pipeline",))
     before = folder.spec_path.read_bytes()
     with pytest.raises(RunError) as caught:
-        folder.claim({"run": {"rank": 32, "name": "a", "pipeline": {"depth": 1}}}, ignoring="run.pipeline")
+        folder.claim({"run": {"rank": 32, "name": "a", "pipeline": {"depth": 1}}}, ignoring=("run.pipeline",))
     assert "run.rank: 16 -> 32" in caught.value.got
     assert "name" not in caught.value.got
     assert folder.spec_path.read_bytes() == before
@@ -63,7 +63,7 @@ def test_a_folder_that_lost_its_spec_is_refused(tmp_path: Path) -> None:
     """Metrics without a spec may be anybody's: they are not written over."""
     (tmp_path / "metrics.jsonl").write_text('{"step":1}\n')
     with pytest.raises(RunError, match="lost its spec"):
-        RunFolder(tmp_path).claim({"run": {}}, ignoring="run.pipeline")
+        RunFolder(tmp_path).claim({"run": {}}, ignoring=("run.pipeline",))
 
 
 @pytest.mark.parametrize("content", ["{}", '{"run": {}}'])
@@ -71,7 +71,7 @@ def test_the_spec_of_something_else_is_refused(tmp_path: Path, content: str) -> 
     """A folder whose spec.json is of another program is no run's, to a start and to a reader."""
     (tmp_path / "spec.json").write_text(content)
     with pytest.raises(RunError, match="belongs to another run"):
-        RunFolder(tmp_path).claim({"run": {"name": "a"}}, ignoring="run.pipeline")
+        RunFolder(tmp_path).claim({"run": {"name": "a"}}, ignoring=("run.pipeline",))
     with pytest.raises(RunError, match=r"has no spec\.json of a run"):
         RunResult.open(tmp_path)
 
@@ -81,7 +81,7 @@ def test_a_damaged_spec_is_refused(tmp_path: Path, content: str) -> None:
     """A spec that is cut off or not an object is an error in four parts."""
     (tmp_path / "spec.json").write_text(content)
     with pytest.raises(RunError, match=r"spec\.json is not a run's spec"):
-        RunFolder(tmp_path).claim({"run": {}}, ignoring="run.pipeline")
+        RunFolder(tmp_path).claim({"run": {}}, ignoring=("run.pipeline",))
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
@@ -103,9 +103,9 @@ def test_a_full_disk_leaves_a_fresh_folder_fresh(tmp_path: Path, monkeypatch: py
     with monkeypatch.context() as disk:
         disk.setattr(os, "fsync", full)
         with pytest.raises(RunError, match="No space left on device"):
-            folder.claim(spec, ignoring="run.pipeline")
+            folder.claim(spec, ignoring=("run.pipeline",))
     assert list(tmp_path.iterdir()) == []
-    folder.claim(spec, ignoring="run.pipeline")
+    folder.claim(spec, ignoring=("run.pipeline",))
     assert folder.read_spec() == spec
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 import attrs
 
 from tinker_officer.train.objective import Batch
-from tinker_officer.train.source import Source
+from tinker_officer.train.source import Scene, Source
 
 
 if TYPE_CHECKING:
@@ -66,6 +66,11 @@ class Batches:
         finally:
             self.source.close()
             self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def opened(self, scene: Scene) -> None:
+        """Take note that the run is open, or open again: what was made for an earlier session is dropped."""
+        self._coming.clear()
+        self.source.opened(scene)
 
     def ask(self, step: int) -> Future[Batch]:
         """Return the batch of `step` as a future, and begin on those after it."""

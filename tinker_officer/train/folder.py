@@ -112,18 +112,20 @@ class RunFolder:
             return None
         return _read(self.result_path, "result.json is not a run's result")
 
-    def claim(self, spec: Mapping[str, Any], *, ignoring: str) -> None:
+    def claim(self, spec: Mapping[str, Any], *, ignoring: tuple[str, ...]) -> None:
         """Write `spec` into a fresh folder, or check that it is the one this folder belongs to.
 
         Args:
             spec: what is asked for now.
-            ignoring: the part that may differ, since no number depends on it.
+            ignoring: the parts that may differ, since no weight depends on them; the file takes them up.
 
         Raises:
             RunError: the folder belongs to another spec, with every difference named, or cannot be written.
         """
         known = self.read_spec()
-        if known is None:
+        if known is not None:
+            self._check(known, spec, ignoring)
+        else:
             stray = [journal.path.name for journal in (self.metrics, self.ledger, self.checkpoints)]
             stray = [name for name in stray if (self.path / name).exists()]
             if stray:
@@ -133,11 +135,13 @@ class RunFolder:
                     need="the spec.json that the run began with, or an empty folder",
                     fix="restore spec.json, or start with another folder: at='runs/other'",
                 )
+        if known is None or known != json.loads(json.dumps(spec)):
             try:
                 write_atomic(self.spec_path, json.dumps(spec, indent=2, ensure_ascii=False) + "\n")
             except OSError as error:
                 raise _unwritable(self.path, error) from error
-            return
+
+    def _check(self, known: Mapping[str, Any], spec: Mapping[str, Any], ignoring: tuple[str, ...]) -> None:
         wanted = json.loads(json.dumps(spec))
         different = [line for line in differences(known, wanted) if not line.startswith(ignoring)]
         if different:

@@ -24,6 +24,7 @@ from tinker_officer.train.failing import resume_line
 from tinker_officer.train.folder import RunFolder
 from tinker_officer.train.loop import Loop, Step
 from tinker_officer.train.result import RunResult
+from tinker_officer.train.settings import NO_NUMBER
 from tinker_officer.train.waiting import Aborted
 
 
@@ -87,9 +88,10 @@ class LiveRun:
         folder = RunFolder(at)
         with ExitStack() as held:
             held.enter_context(folder.owned())
-            folder.claim(spec, ignoring="run.pipeline")
+            folder.claim(spec, ignoring=tuple(f"run.{name}" for name in NO_NUMBER))
             live = cls(run, folder)
-            if folder.read_result() is not None:
+            ended = folder.read_result()
+            if ended is not None and not ended.get("resumable"):
                 logger.info("run.is_done", extra={"officer.run": run.name})
                 return live
             loop = Loop(

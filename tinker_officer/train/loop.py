@@ -25,6 +25,7 @@ from tinker_officer._files import write_atomic
 from tinker_officer._progress import Progress
 from tinker_officer.train import failing
 from tinker_officer.train.batches import Batches
+from tinker_officer.train.budget import USED_UP, Spending
 from tinker_officer.train.checkpoints import Checkpoint, CheckpointLog, Saved
 from tinker_officer.train.evaluating import Inline
 from tinker_officer.train.folder import RunFolder
@@ -32,6 +33,7 @@ from tinker_officer.train.objective import Batch
 from tinker_officer.train.saving import Pending, Saver
 from tinker_officer.train.session import Session, open_session
 from tinker_officer.train.source import Scene
+from tinker_officer.train.spikes import Spiked, Watch
 from tinker_officer.train.waiting import Waiter
 
 
@@ -63,8 +65,8 @@ class _Submitted:
 
     batch: Batch
     learning_rate: float
-    forward_backward: Any
-    optim_step: Any
+    forward_backward: Any | None  # None: a guard leaves the batch out
+    optim_step: Any | None
     save: Pending | None
 
 
@@ -96,11 +98,13 @@ class Loop:
     _inline: Inline = attrs.field(init=False)
     _saver: Saver = attrs.field(init=False)
     _wait: Waiter = attrs.field(init=False)
+    _watch: Watch = attrs.field(init=False)
+    _spending: Spending = attrs.field(init=False)
     _renderer_name: str = attrs.field(init=False)
     _clock: float = attrs.field(init=False, factory=time.monotonic)
 
     def train(self) -> str:
-        """Train to the end, to an early stop or to a cancellation; return which.
+        """Train to the end, to an early stop, a used-up budget or a cancellation; return which.
 
         Raises:
             RunError: a number is not finite, nothing is left to train on, or the folder cannot be written.
@@ -110,30 +114,47 @@ class Loop:
 
         run = self.run
         self._wait = Waiter(run.submission.stall_warning_s, self.aborted)
-        self._inline = Inline(run, self.folder, self.service)
         self._renderer_name = run.plan.renderer_name or default_renderer_name(run.plan.base_model)
         batches = Batches.of(run, self._renderer_name, progress=self.progress)
         with batches.making() as self._batches, self._explaining():
-            self._session = open_session(
-                run,
-                self.folder,
-                self.service,
-                renderer_name=self._renderer_name,
-                batches=self._batches,
-                wait=self._wait,
-            )
-            self._batches.source.opened(Scene(self.service, self._session, self.folder))
-            log = CheckpointLog(self.folder.checkpoints)
-            self._saver = Saver(run, self.service, self._session, log, self._inline, self._wait)
-            self.step = self._session.done
-            self._inline.recall(range(self.step + 1))
-            self._evaluate({})
+            self.folder.result_path.unlink(missing_ok=True)  # of a budget that has been raised
+            self._open()
             left = self._steps - self.step
             label = run.name if not self.step else f"{run.name} from step {self.step}"
             with Progress(left, label, unit="steps", show=self.progress) as self.bar:
-                reason = self._steps_to_the_end(self.bar)
+                reason = self._steps_with_guards(self.bar)
             self._finish(reason)
             return reason
+
+    def _open(self) -> None:
+        """Take the run up where its folder says, at the beginning and after a guard has acted."""
+        run, log = self.run, CheckpointLog(self.folder.checkpoints)
+        self._session = open_session(
+            run,
+            self.folder,
+            self.service,
+            renderer_name=self._renderer_name,
+            batches=self._batches,
+            wait=self._wait,
+        )
+        self._batches.opened(Scene(self.service, self._session, self.folder))
+        self._inline = Inline(run, self.folder, self.service)
+        self._saver = Saver(run, self.service, self._session, log, self._inline, self._wait, self._regular)
+        self._watch = Watch.of(run, self.folder, run.objective.headline)
+        self._spending = Spending.of(run, self.folder)
+        self.step = self._session.done
+        self._inline.recall(range(self.step + 1))
+        self._evaluate({})
+
+    def _steps_with_guards(self, bar: Progress) -> str:
+        while True:
+            try:
+                return self._steps_to_the_end(bar)
+            except Spiked as spiked:
+                logger.warning("run.guarded: %s; %s", spiked, self.run.spikes)
+                reached = self.step
+                self._open()
+                bar.advance(self.step - reached)
 
     @property
     def _steps(self) -> int:
@@ -165,7 +186,9 @@ class Loop:
                 bar.advance(note=f"{shown}, {speed}")
 
     def _stopping(self) -> bool:
-        return self.cancelled.is_set() or self.aborted.is_set()
+        if self.cancelled.is_set() or self.aborted.is_set():
+            return True
+        return self.step < self._steps and self._spending.over() is not None
 
     def _reason(self) -> str | None:
         unasked = self._inline.due(self.step, self._steps) and self.step not in self._inline.values
@@ -173,7 +196,9 @@ class Loop:
             return "completed"
         if not unasked and (reason := self._inline.stop_reason()):
             return reason
-        return "cancelled" if self._stopping() else None
+        if self.cancelled.is_set() or self.aborted.is_set():
+            return "cancelled"
+        return self._spending.over()
 
     def _next_evaluation(self) -> int:
         """Return the step after which the loop must stand still to evaluate, or the last step."""
@@ -187,17 +212,60 @@ class Loop:
 
         run, client = self.run, self._session.client
         batch = self._wait(self._batches.ask(step), "the batch", step=step)
-        rate = run.plan.learning_rate * run.decay.multiplier(step, self._steps)
-        computed = run.objective.submit(client, batch)
-        applied = client.optim_step(tinker.AdamParams(learning_rate=rate, **attrs.asdict(run.adam)))
+        rate, computed, applied = 0.0, None, None
+        if self._watch.skipped(step) is None:
+            rate = run.plan.learning_rate * run.decay.multiplier(step, self._steps) * self._watch.factor(step)
+            computed = run.objective.submit(client, batch)
+            applied = client.optim_step(tinker.AdamParams(learning_rate=rate, **attrs.asdict(run.adam)))
+            self._spending.submit(batch.tokens)
         sampled = step == self._steps or self._inline.due(step, self._steps)
-        due = sampled or step % run.saving.interval(self._steps) == 0
-        save = self._saver.submit(step, sampled=sampled) if due else None
+        save = self._saver.submit(step, sampled=sampled) if sampled or self._regular(step) else None
         self._batches.source.submitted(step)
         return _Submitted(batch, rate, computed, applied, save)
 
+    def _regular(self, step: int) -> bool:
+        """Return whether a checkpoint of `step` is one that every course of this run has."""
+        due = step % self.run.saving.interval(self._steps) == 0 or step == self._steps
+        return due or self._inline.due(step, self._steps)
+
     def _take(self, submitted: _Submitted) -> dict[str, Any]:
         """Wait for a step, check it, and write it down."""
+        batch, step, waited = submitted.batch, submitted.batch.step, self._wait.waited_s
+        skip = self._watch.skipped(step)
+        metrics = self._answer(submitted) if skip is None else {**skip.metrics, "guard/z": skip.z}
+        now = time.monotonic()
+        taken, self._clock = now - self._clock, now
+        tokens = 0 if skip else batch.tokens
+        metrics |= {
+            "train/learning_rate": submitted.learning_rate,
+            "train/tokens": 0 if skip else batch.trained_tokens,
+            "train/total_tokens": tokens,
+            "train/examples": 0 if skip else len(batch.rows),
+            "train/epoch": batch.epoch,
+            **self._spending.take(tokens),
+            "time/step_s": taken,
+            "time/wait_s": self._wait.waited_s - waited,
+            "time/elapsed_s": self._spending.seconds(),
+            "time/tokens_per_s": tokens / taken if taken else 0.0,
+        }
+        applied = {
+            "step": step,
+            "epoch": batch.epoch,
+            "rows": batch.rows,
+            "content": batch.content,
+            **batch.noted,
+            **({"skipped": True} if skip else {}),
+        }
+        durable = submitted.save is not None
+        self.folder.ledger.append({**applied, "attempt": self._session.attempt}, sync=durable)
+        self.folder.metrics.append({"step": step, **metrics}, sync=durable)
+        self.step = step
+        if submitted.save is not None:
+            self._record(submitted.save, batch)
+        return metrics
+
+    def _answer(self, submitted: _Submitted) -> dict[str, Any]:
+        """Wait for what the server says of a step; check that it is finite, and no spike."""
         import tinker
 
         batch, step = submitted.batch, submitted.batch.step
@@ -209,35 +277,18 @@ class Loop:
             raise
         metrics: dict[str, Any] = {**batch.measured, **self.run.objective.measure(batch, output)}
         self._check(metrics, batch)
+        self._watch.look(
+            step,
+            metrics,
+            attempt=self._session.attempt,
+            back_to=self._saver.newest_regular,
+            keep_rows=lambda: failing.keep_rows(self.folder, self._batches.source, batch),
+        )
         reply = self._wait(submitted.optim_step, "optim_step", step=step)
         for key, value in (reply.metrics or {}).items():
             name = key.partition(":")[0]
             metrics["train/grad_norm" if name == "grad_norm" else f"optim/{key}"] = value
         self._check(metrics, batch)
-        now = time.monotonic()
-        taken, self._clock = now - self._clock, now
-        metrics |= {
-            "train/learning_rate": submitted.learning_rate,
-            "train/tokens": batch.trained_tokens,
-            "train/total_tokens": batch.tokens,
-            "train/examples": len(batch.rows),
-            "train/epoch": batch.epoch,
-            "time/step_s": taken,
-            "time/tokens_per_s": batch.tokens / taken if taken else 0.0,
-        }
-        applied = {
-            "step": step,
-            "epoch": batch.epoch,
-            "rows": batch.rows,
-            "content": batch.content,
-            **batch.noted,
-        }
-        durable = submitted.save is not None
-        self.folder.ledger.append({**applied, "attempt": self._session.attempt}, sync=durable)
-        self.folder.metrics.append({"step": step, **metrics}, sync=durable)
-        self.step = step
-        if submitted.save is not None:
-            self._record(submitted.save, batch)
         return metrics
 
     def _record(self, save: Pending, batch: Batch | None) -> Saved:
@@ -272,12 +323,17 @@ class Loop:
         return {**metrics, **found}
 
     def _finish(self, reason: str) -> None:
-        """Save where a cancelled run stands; write down that another is over."""
+        """Save where a run stands that may go on; write down why another is over."""
+        if reason == "cancelled" and self.aborted.is_set():
+            return
+        resumable = reason == "cancelled" or reason.startswith(USED_UP)
+        if resumable:
+            self._saved_here()
         if reason == "cancelled":
-            if not self.aborted.is_set():
-                self._saved_here()
             return
         result = {"stopped": reason, "steps": self.step, "renderer_name": self._renderer_name}
+        if resumable:
+            result["resumable"] = True
         write_atomic(self.folder.result_path, json.dumps(result, indent=2) + "\n")
 
     def _check(self, metrics: dict[str, Any], batch: Batch | None) -> None:

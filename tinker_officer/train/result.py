@@ -14,6 +14,7 @@ from tinker_officer.errors import RunError
 from tinker_officer.train import guards
 from tinker_officer.train.checkpoints import Checkpoint, CheckpointLog
 from tinker_officer.train.folder import RunFolder, merged
+from tinker_officer.train.settings import NO_NUMBER
 
 
 @attrs.frozen(repr=False)
@@ -112,7 +113,7 @@ class RunResult:
             folder=files.path,
             plan=run["plan"],
             spec=run,
-            spec_digest=digest({key: value for key, value in run.items() if key != "pipeline"}),
+            spec_digest=digest({key: value for key, value in run.items() if key not in NO_NUMBER}),
             data=spec["data"],
             steps=ended.get("steps", max(by_step, default=0)),
             metrics=latest,
@@ -179,7 +180,8 @@ def _training(run: dict[str, Any]) -> dict[str, Any]:
     asked = {key: plan["objective"][key] for key in ("epochs", "max_length", "train_on", "too_long")}
     numbers = {key: plan["computed"][key] for key in ("rank", "learning_rate", "batch_size", "steps")}
     layers = {key: plan[key] for key in ("base_model", "seed", "train_mlp", "train_attn", "train_unembed")}
-    method = {key: run[key] for key in ("objective", "schedule", "optimizer", "data_seed", "early_stop")}
+    numbers_of = ("objective", "schedule", "optimizer", "data_seed", "early_stop", "guard")
+    method = {key: run[key] for key in numbers_of}
     return {**asked, **numbers, **layers, **method}
 
 

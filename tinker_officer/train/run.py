@@ -15,10 +15,12 @@ from tinker_officer._fields import whole
 from tinker_officer._text import count, table
 from tinker_officer.errors import RunError
 from tinker_officer.train import objectives
+from tinker_officer.train.budget import Budget, check_price
 from tinker_officer.train.evaluating import check_metrics
 from tinker_officer.train.schedule import Schedule
-from tinker_officer.train.settings import Adam, EarlyStop, Evaluation, Pipeline, Saving
+from tinker_officer.train.settings import NO_NUMBER, Adam, EarlyStop, Evaluation, Pipeline, Saving
 from tinker_officer.train.sft import Sft
+from tinker_officer.train.spikes import SpikeGuard
 
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ _KIND = "tinker_officer.Run"
 _FORMAT = 1
 _FIELDS = (
     "name", "plan", "objective", "schedule", "optimizer", "checkpoint", "evaluation", "early_stop",
-    "pipeline", "data_seed",
+    "guard", "budget", "pipeline", "data_seed",
 )  # fmt: skip
 _TRAINABLE = ("sft", "prompt_distillation")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -81,6 +83,8 @@ class Run:
         saving: when checkpoints are saved; `checkpoint(...)` changes it.
         evaluation: the inline evaluation, if any; `evaluate(...)` changes it.
         early_stop: when to stop before the end, if ever; `stop_early(...)` changes it.
+        spikes: what is done about a loss spike, if anything; `guard(...)` changes it.
+        limits: what the run may use; `budget(...)` changes it.
         submission: how far the loop runs ahead of the server; `pipeline(...)` changes it.
         data_seed: what the data order follows from; None is the plan's seed.
     """
@@ -93,6 +97,8 @@ class Run:
     saving: Saving = attrs.field(factory=Saving, kw_only=True)
     evaluation: Evaluation | None = attrs.field(default=None, kw_only=True)
     early_stop: EarlyStop | None = attrs.field(default=None, kw_only=True)
+    spikes: SpikeGuard | None = attrs.field(default=None, kw_only=True)
+    limits: Budget = attrs.field(factory=Budget, kw_only=True)
     submission: Pipeline = attrs.field(factory=Pipeline, kw_only=True)
     data_seed: int | None = attrs.field(
         default=None,
@@ -103,9 +109,10 @@ class Run:
     )
 
     def __attrs_post_init__(self) -> None:
-        """Refuse a metric that the suite does not measure, as soon as both are known."""
+        """Refuse a metric that the suite does not measure, and a budget that cannot be counted."""
         if self.evaluation is not None:
             check_metrics(self)
+        check_price(self)
 
     def sft(self, *, reduction: str = "token") -> Self:
         """Return a copy that trains by supervised fine-tuning, replacing any objective.
@@ -193,6 +200,45 @@ class Run:
             RunError: `patience` is below 1.
         """
         return attrs.evolve(self, early_stop=EarlyStop(on, patience=patience))
+
+    def guard(
+        self, action: str = "skip", *, z: float = 8.0, window: int = 64, lower: float = 0.5, most: int = 3
+    ) -> Self:
+        """Return a copy that acts when the loss of a batch spikes, replacing any such rule.
+
+        A number that is not finite always stops a run; this is about losses that are finite and far out.
+
+        Args:
+            action: `skip` goes back to the last checkpoint and comes on again without the batch;
+                `roll_back` goes back and comes on with a lower learning rate; `stop` names the rows.
+            z: robust standard deviations (1.4826 times the median absolute deviation) above the median of the
+                losses before it that make a spike; judged from the 16th loss on.
+            window: how many losses before it are looked at.
+            lower: what `roll_back` multiplies the learning rate by, each time.
+            most: how often the guard may act before it stops the run.
+
+        Raises:
+            RunError: no such action, or a number out of range.
+        """
+        rule = SpikeGuard(action, z=z, window=window, lower=lower, most=most)
+        return attrs.evolve(self, spikes=rule)
+
+    def budget(
+        self, *, tokens: int | None = None, money: float | None = None, hours: float | None = None
+    ) -> Self:
+        """Return a copy that stops, with a checkpoint, when one of these is used up, replacing any budget.
+
+        The same run with a larger budget goes on in the same folder.
+
+        Args:
+            tokens: that training reads, prompts included; the step that reaches it is the last.
+            money: for training tokens at `plan.price(train=...)`, those of repeated steps included.
+            hours: of training, over all attempts.
+
+        Raises:
+            RunError: a number is not positive, or money without a price.
+        """
+        return attrs.evolve(self, limits=Budget(tokens=tokens, money=money, hours=hours))
 
     def pipeline(self, *, depth: int = 2, stall_warning_s: float = 60.0) -> Self:
         """Return a copy that submits this far ahead, replacing any such setting; no number changes by it.
@@ -300,6 +346,8 @@ class Run:
             "checkpoint": attrs.asdict(self.saving),
             "evaluation": evaluation,
             "early_stop": attrs.asdict(self.early_stop) if self.early_stop else None,
+            "guard": attrs.asdict(self.spikes) if self.spikes else None,
+            "budget": attrs.asdict(self.limits),
             "pipeline": attrs.asdict(self.submission),
             "data_seed": self.data_seed,
         }
@@ -310,8 +358,8 @@ class Run:
 
     @property
     def digest(self) -> str:
-        """What the run is, in 64 hexadecimal digits; how far it submits ahead is left out."""
-        return digest({key: value for key, value in self.to_dict().items() if key != "pipeline"})
+        """What the run is, in 64 hexadecimal digits; budget and pipeline are not in it."""
+        return digest({key: value for key, value in self.to_dict().items() if key not in NO_NUMBER})
 
     @classmethod
     def from_dict(
@@ -359,6 +407,8 @@ class Run:
             saving=Saving(**spec["checkpoint"]),
             evaluation=evaluation,
             early_stop=EarlyStop(**spec["early_stop"]) if spec["early_stop"] else None,
+            spikes=SpikeGuard(**spec["guard"]) if spec["guard"] else None,
+            limits=Budget(**spec["budget"]),
             submission=Pipeline(**spec["pipeline"]),
             data_seed=spec["data_seed"],
         )
@@ -412,6 +462,10 @@ class Run:
         if self.early_stop is not None:
             patience = self.early_stop.patience
             rows.append(("stops early", f"when {self.early_stop.on} has not improved {patience} times"))
+        if self.spikes is not None:
+            rows.append(("loss spikes", str(self.spikes)))
+        if self.limits != Budget():
+            rows.append(("budget", str(self.limits)))
         rows.append(("submits ahead", f"{self.submission.depth} steps"))
         return f"Run {self.name!r}\n" + table([("  " + label, text) for label, text in rows])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -43,6 +44,8 @@ class Saver:
         log: where they are recorded.
         inline: knows which one is best, and so is spared.
         wait: waits for the server.
+        regular: whether a checkpoint of a step is one that every course of the run has; a cancelled one
+            has others besides.
     """
 
     run: Run
@@ -51,6 +54,7 @@ class Saver:
     log: CheckpointLog
     inline: Inline
     wait: Waiter
+    regular: Callable[[int], bool]
 
     def submit(self, step: int, *, sampled: bool) -> Pending:
         """Queue a checkpoint of the weights as they are after what was queued before.
@@ -91,8 +95,13 @@ class Saver:
         logger.info("checkpoint.saved", extra={"officer.step": step, "officer.path": saved.state_path})
         if self.run.saving.keep is not None:
             best = self.inline.best_step(one.step for one in self.log.all() if one.sampler_path)
-            self.log.prune(self.service, keep=self.run.saving.keep, spare=set() if best is None else {best})
+            spare = {self.newest_regular()} | (set() if best is None else {best})
+            self.log.prune(self.service, keep=self.run.saving.keep, spare=spare)
         return saved
+
+    def newest_regular(self) -> int:
+        """Return the step of the newest regular checkpoint, which a guard may go back to; 0 without one."""
+        return max((saved.step for saved in self.log.all() if self.regular(saved.step)), default=0)
 
     def at(self, step: int) -> Saved | None:
         """Return the recorded checkpoint of `step`, if there is one to sample from."""

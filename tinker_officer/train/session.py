@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from tinker_officer.errors import RunError
+from tinker_officer.train import spikes
 from tinker_officer.train.batches import Batches
+from tinker_officer.train.budget import carried_over
 from tinker_officer.train.checkpoints import CheckpointLog, Saved
 from tinker_officer.train.folder import RunFolder
 from tinker_officer.train.waiting import Waiter
@@ -60,6 +62,10 @@ def open_session(
     """
     log = CheckpointLog(folder.checkpoints)
     metadata = {"renderer_name": renderer_name, "run": run.name}
+    decisions = spikes.decisions(folder)
+    for gone in log.all():
+        if spikes.void(gone, decisions):
+            log.withdraw(gone, "taken back by a guard")
     client, saved = _load(log, service, metadata, wait)
     if client is None:
         plan = run.plan
@@ -77,6 +83,7 @@ def open_session(
             step=0,
         )
     done = saved.step if saved else 0
+    carried = carried_over(folder, done)
     folder.roll_back(done)
     _check_ledger(folder, batches, done)
     attempt = 1 + sum("attempt" in record and "step" not in record for record in folder.ledger)
@@ -86,6 +93,7 @@ def open_session(
             "resumed_at": done,
             "from": saved.state_path if saved else None,
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            **carried,
             "versions": {name: version(name) for name in ("tinker-officer", "tinker", "numpy")},
         },
         sync=True,

@@ -13,6 +13,7 @@ from tinker_officer.errors import RunError
 
 _RUN = 'Run(plan, name="mine")'
 LAYERS = ("nll", "benchmark", "product")
+NO_NUMBER = frozenset({"pipeline", "budget"})  # fields of a run's spec that decide no weight: they may change
 
 
 def _below_one(value: str) -> Any:

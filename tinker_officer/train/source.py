@@ -47,7 +47,7 @@ class Source(Protocol):
         """
 
     def opened(self, scene: Scene) -> None:
-        """Take note that the run is open, before the first batch is asked for."""
+        """Take note that the run is open, before a batch is asked for; again after a guard went back."""
 
     def make(self, step: int) -> Batch:
         """Return the batch of `step`, on a thread of its own."""

@@ -20,17 +20,19 @@ class Aborted(Exception):  # noqa: N818 - it ends the loop's thread, and is no e
     """The run was aborted: nobody waits for its answers any more."""
 
 
-@attrs.frozen
+@attrs.define
 class Waiter:
     """Waits for futures.
 
     Args:
         stall_warning_s: seconds without an answer between warnings.
         aborted: set when nobody waits any more.
+        waited_s: seconds waited so far, by all calls.
     """
 
     stall_warning_s: float
     aborted: threading.Event
+    waited_s: float = attrs.field(init=False, default=0.0)
 
     def __call__(self, future: Any, what: str, *, step: int) -> Any:
         """Return the result of `future`; say so in the log when it takes long.
@@ -67,4 +69,5 @@ class Waiter:
                         "officer.waited_s": round(now - began, 1),
                     },
                 )
+        self.waited_s += time.monotonic() - began
         return waited.result()
