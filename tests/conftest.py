@@ -26,6 +26,16 @@ _HOME = tempfile.TemporaryDirectory(prefix="tinker-officer-tests-")
 os.environ["TINKER_OFFICER_HOME"] = _HOME.name
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of `tests/contract`, here because pytest reads them before it looks there."""
+    group = parser.getgroup("contract", "the contract with servers of Tinker's protocol (tests/contract)")
+    group.addoption("--base-url", help="the server to try; by default a LocalEngine of its own")
+    group.addoption("--base-model", help="the base model to try it with; by default the first it names")
+    group.addoption(
+        "--contract-table", nargs="?", const="-", metavar="FILE", help="print what the server supports"
+    )
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama-shaped model with random weights, made once a session."""

@@ -747,7 +747,7 @@ def test_the_sdk_is_told_that_its_key_is_wrong(engine: LocalEngine) -> None:
     [
         ("GET", "no/such/thing", {}, 404),
         ("GET", "sessions/x/trace_export", {}, 404),
-        ("POST", "copy_weights", {"json": {"source_path": "tinker://x"}}, 404),
+        ("POST", "copy_weights", {"json": {"source_path": "tinker://x"}}, 400),
         ("POST", "create_session", {"content": b"{"}, 400),
         ("POST", "create_session", {"content": b"[" * 100_000}, 400),
         ("POST", "create_session", {"content": b"[1]"}, 400),

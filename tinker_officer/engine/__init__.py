@@ -6,7 +6,9 @@
     __main__.py    that process; settings.py: what it is started with; serve.py: its socket and its end
 
     guard.py       who may speak: token, Host, Origin, size
-    app.py         the routes of training and sampling; rest.py: those that list and manage
+    app.py         the routes of training and sampling; rest.py: those that list and manage checkpoints;
+                   accounts.py: those of sessions and usage
+    usage.py       tokens and checkpoints, counted by the hour; exports.py: signed addresses, encryption
     wire.py        Tinker's messages <-> ours; fields.py: JSON, field by field
     refusal.py     a request turned down, with its HTTP status; answers.py: results and errors as bodies
 

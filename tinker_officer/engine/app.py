@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
@@ -11,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from tinker_officer.engine import rest, wire
+from tinker_officer.engine import accounts, rest, wire
+from tinker_officer.engine.exports import encrypted, parse_recipients
 from tinker_officer.engine.fields import Fields, parse_object
 from tinker_officer.engine.futures import Future
 from tinker_officer.engine.guard import refusal_body
@@ -67,6 +69,7 @@ def build(state: State, *, on_startup: Callable[[], Awaitable[None]] | None = No
         post("load_weights", _load_weights),
         post("save_weights", _save_weights),
         post("save_weights_for_sampler", _save_weights_for_sampler),
+        post("save_weights_external", _save_weights_external),
         post("create_sampling_session", _create_sampling_session),
         post("cancel_future", _cancel_future),
         post("create_session", _create_session),
@@ -75,6 +78,7 @@ def build(state: State, *, on_startup: Callable[[], Awaitable[None]] | None = No
         post("client/config", _client_config),
         post("client/dynamic_config", _dynamic_config),
         *rest.routes(state),
+        *accounts.routes(state),
         Route("/{path:path}", _unknown, methods=["GET", "POST", "PUT", "DELETE", "PATCH"]),
     ]
     handlers: dict[Any, Any] = {OfficerError: _refuse, Exception: _broken}
@@ -229,6 +233,24 @@ async def _save_weights_for_sampler(state: State, body: dict[str, Any]) -> dict[
             overwrite=True,
             expires=rest.expiry(read),
             user_metadata=read.mapping("user_metadata"),
+        )
+    )
+
+
+async def _save_weights_external(state: State, body: dict[str, Any]) -> dict[str, Any]:
+    read = Fields(body, "save_weights_external")
+    model_id = read.text("model_id")
+    path = TinkerPath(model_id, "external_weights", read.text("path"))
+    recipients = parse_recipients(body.get("age_encryption_recipients"))
+    return _promise(
+        state.save(
+            model_id,
+            read.whole("seq_id", None),
+            path,
+            {"path": str(path), "type": "save_weights_external"},
+            overwrite=False,
+            expires=rest.expiry(read),
+            changed=partial(encrypted, recipients=recipients) if recipients else None,
         )
     )
 

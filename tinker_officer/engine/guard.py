@@ -8,6 +8,7 @@ import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from tinker_officer.engine.exports import FILES
 from tinker_officer.engine.refusal import Refused
 
 
@@ -42,7 +43,7 @@ class Guard:
             return
         headers = dict(scope["headers"])
         try:
-            self._check(headers)
+            self._check(headers, signed=scope["path"].startswith(FILES))
         except Refused as refusal:
             await send_refusal(send, refusal)
             return
@@ -69,7 +70,7 @@ class Guard:
                 raise
             await send_refusal(send, refusal)
 
-    def _check(self, headers: dict[bytes, bytes]) -> None:
+    def _check(self, headers: dict[bytes, bytes], *, signed: bool) -> None:
         name, colon, port = headers.get(b"host", b"").rpartition(b":")
         if not (colon and port.isdigit()):
             name = headers.get(b"host", b"")
@@ -89,7 +90,7 @@ class Guard:
                 fix="tinker.ServiceClient(base_url=..., api_key=...)",
                 status=403,
             )
-        if not hmac.compare_digest(headers.get(b"x-api-key", b""), self._token):
+        if not signed and not hmac.compare_digest(headers.get(b"x-api-key", b""), self._token):
             raise Refused(
                 "the API key is not this engine's",
                 got="another X-API-Key header, or none",

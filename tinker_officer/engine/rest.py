@@ -1,20 +1,22 @@
-"""The routes that list, describe and manage: training runs, checkpoints, samplers, sessions."""
+"""The routes that list, describe and manage: training runs, checkpoints, samplers."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from tinker_officer.engine.exports import FILES
 from tinker_officer.engine.fields import Fields, parse_object
-from tinker_officer.engine.records import KINDS, Meta, Run, TinkerPath
+from tinker_officer.engine.records import KINDS, Meta, Run, TinkerPath, now
 from tinker_officer.engine.refusal import Refused
 from tinker_officer.engine.state import State
 
@@ -39,9 +41,6 @@ def routes(state: State) -> list[Route]:
         route("POST", "get_info", _get_info),
         route("POST", "weights_info", _weights_info),
         route("GET", "samplers/{sampler}", _sampler),
-        route("GET", "sessions", _sessions),
-        route("GET", "sessions/{session}", _session),
-        route("POST", "sessions/{session}/finish", _finish),
         route("GET", "training_runs", _runs),
         route("GET", "training_runs/{run}", _run),
         route("GET", "training_runs/{run}/checkpoints", _run_checkpoints),
@@ -50,6 +49,9 @@ def routes(state: State) -> list[Route]:
         route("POST", f"{_CHECKPOINT}/publish", _publish),
         route("DELETE", f"{_CHECKPOINT}/publish", _unpublish),
         route("PUT", f"{_CHECKPOINT}/ttl", _ttl),
+        route("GET", f"{_CHECKPOINT}/external_weights_urls", _urls),
+        route("POST", "copy_weights", _copy),
+        Route(f"{FILES}{{run}}/{{kind}}/{{name}}/{{file}}", _file(state), methods=["GET"]),
     ]
 
 
@@ -102,37 +104,8 @@ async def _sampler(state: State, request: Request) -> dict[str, Any]:
     return {"sampler_id": sampler_id, "base_model": weights.base_model, "model_path": path}
 
 
-async def _sessions(state: State, request: Request) -> dict[str, Any]:
-    newest = sorted(state.here.sessions.values(), key=lambda session: session.created, reverse=True)
-    start, end = _page(request)
-    return {"sessions": [session.id for session in newest[start:end]]}
-
-
-async def _session(state: State, request: Request) -> dict[str, Any]:
-    session = state.here.sessions.get(request.path_params["session"])
-    if session is None:
-        raise Refused(
-            "no such session",
-            got=request.path_params["session"][:64],
-            need="a session of this engine since it was started",
-            fix="tinker.RestClient(...).list_sessions().result()",
-            status=404,
-        )
-    return {
-        "training_run_ids": session.models,
-        "sampler_ids": session.samplers,
-        "user_metadata": _text_only(session.user_metadata),
-        "display_name": session.display_name,
-    }
-
-
-async def _finish(state: State, request: Request) -> dict[str, Any]:
-    state.finish_session(request.path_params["session"])
-    return {}
-
-
 async def _runs(state: State, request: Request) -> dict[str, Any]:
-    start, end = _page(request)
+    start, end = page(request)
 
     def look() -> tuple[list[dict[str, Any]], int]:
         found = state.store.runs()
@@ -157,7 +130,7 @@ async def _run_checkpoints(state: State, request: Request) -> dict[str, Any]:
 
 
 async def _checkpoints(state: State, request: Request) -> dict[str, Any]:
-    start, end = _page(request)
+    start, end = page(request)
 
     def look() -> list[Meta]:
         found = [meta for run in state.store.runs() for meta in state.store.checkpoints(run.id)]
@@ -189,6 +162,49 @@ async def _ttl(state: State, request: Request) -> dict[str, Any]:
     expires = expiry(Fields(parse_object(await request.body()), "ttl"))
     await asyncio.to_thread(lambda: state.store.amend(_path(request), expires=expires))
     return {}
+
+
+async def _urls(state: State, request: Request) -> dict[str, Any]:
+    path = _path(request)
+    meta = await asyncio.to_thread(state.store.meta, path)
+    if path.kind != "external_weights":
+        raise Refused(
+            "only external weights have addresses to download from",
+            got=str(path),
+            need="tinker://<training run>/external_weights/<name>",
+            fix="path = training_client.save_weights_external('export').result().path",
+        )
+    urls, expires = state.signer.urls(str(request.base_url), path, tuple(meta.files))
+    return {"urls": urls, "expires": expires.isoformat()}
+
+
+def _file(state: State) -> Callable[[Request], Awaitable[Response]]:
+    async def handle(request: Request) -> Response:
+        path, name = _path(request), request.path_params["file"]
+        state.signer.check(path, name, request.url.query)
+        return FileResponse(await asyncio.to_thread(state.store.file, path, name))
+
+    return handle
+
+
+async def _copy(state: State, request: Request) -> dict[str, Any]:
+    read = Fields(parse_object(await request.body()), "copy_weights")
+    source = TinkerPath.parse(read.text("source_path"))
+    session_id = read.maybe_text("session_id")
+    if session_id is not None:
+        session = state.here.session(session_id).id
+    else:  # a request that comes twice has one key, and so one copy
+        key = request.headers.get("x-idempotency-key") or str(uuid.uuid4())
+        session = str(uuid.uuid5(uuid.NAMESPACE_OID, key))
+    run_id = f"{session}:train:{read.whole('model_seq_id', 0, low=0, high=10**9 - 1)}"
+    expires = expiry(read)
+
+    def copy() -> TinkerPath:
+        meta = state.store.meta(source)
+        run = Run(run_id, meta.base_model, meta.lora, now(), session)
+        return state.store.copy(source, run, expires=expires)
+
+    return {"tinker_path": str(await asyncio.to_thread(copy))}
 
 
 def expiry(read: Fields) -> str | None:
@@ -233,11 +249,11 @@ def _describe_run(state: State, run: Run) -> dict[str, Any]:
         "last_request_time": max(times),
         "last_checkpoint": last.get("training"),
         "last_sampler_checkpoint": last.get("sampler"),
-        "user_metadata": _text_only(run.user_metadata),
+        "user_metadata": text_only(run.user_metadata),
     }
 
 
-def _text_only(metadata: dict[str, Any] | None) -> dict[str, str] | None:
+def text_only(metadata: dict[str, Any] | None) -> dict[str, str] | None:
     """Return `metadata` with every value as text, as the SDK's answers have it."""
     if metadata is None:
         return None
@@ -249,7 +265,12 @@ def _path(request: Request) -> TinkerPath:
     return TinkerPath(params["run"], params["kind"], params["name"])
 
 
-def _page(request: Request) -> tuple[int, int]:
+def page(request: Request) -> tuple[int, int]:
+    """Return where the page that a request asks for starts and ends.
+
+    Raises:
+        Refused: `limit` or `offset` is no number from 0.
+    """
     query = {
         key: int(value[:18]) if value.isdecimal() else value
         for key, value in request.query_params.items()

@@ -29,6 +29,7 @@ class Session:
     samplers: list[str] = attrs.field(factory=list)
     seen: float = attrs.field(factory=time.monotonic)
     finished: bool = False
+    ended: dict[str, Any] | None = None  # why, as its client said
 
 
 @attrs.define(eq=False)

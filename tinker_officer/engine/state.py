@@ -12,22 +12,27 @@ from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from tinker_officer.engine import wire
 from tinker_officer.engine.answers import as_json, failure, protobuf
 from tinker_officer.engine.compute import Compute, Job
+from tinker_officer.engine.exports import Signer
 from tinker_officer.engine.futures import Future, Futures, Reply
 from tinker_officer.engine.records import Meta, Run, TinkerPath, now
 from tinker_officer.engine.refusal import Refused
 from tinker_officer.engine.sessions import Model, Session, Sessions
 from tinker_officer.engine.settings import MAX_RANK
 from tinker_officer.engine.store import Store
+from tinker_officer.engine.usage import Usage
 from tinker_officer.engine.workshop import Weights, Workshop, adapter_key
 from tinker_officer.errors import EngineError, OfficerError
 
+
+if TYPE_CHECKING:
+    from tinker_officer.engine.sampling import SampleOutput
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +50,7 @@ class State:
         self.store, self.workshop, self.compute = store, workshop, compute
         self.futures = Futures()
         self.here = Sessions()
+        self.usage, self.signer = Usage(), Signer()
         self._located: dict[str, asyncio.Task[Path]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
@@ -56,10 +62,10 @@ class State:
 
     # -- sessions
 
-    def finish_session(self, session_id: str) -> None:
+    def finish_session(self, session_id: str, ended: dict[str, Any] | None = None) -> None:
         """End a session, and free what it holds in memory; checkpoints stay."""
         session = self.here.session(session_id)
-        session.finished = True
+        session.finished, session.ended = True, ended
         for request_id in self.futures.forget({*session.models, *session.samplers}):
             self.compute.call(partial(self.workshop.cancel, request_id))
         for sampler_id in session.samplers:
@@ -132,9 +138,15 @@ class State:
 
     def forward_backward(self, request: wire.ForwardBackward) -> Future:
         """Queue a forward pass, with or without the backward one."""
-        self.here.model(request.model_id)
+        model = self.here.model(request.model_id)
         work = partial(self.workshop.forward_backward, request)
-        return self._queue(request.model_id, request.seq_id, work, protobuf)
+        tokens = sum(datum.tokens.size for datum in request.data)
+
+        def encode(body: bytes) -> Reply:
+            self.usage.add(model.session, model.base_model, training=tokens)
+            return protobuf(body)
+
+        return self._queue(request.model_id, request.seq_id, work, encode)
 
     def optim_step(self, model_id: str, seq: int | None, settings: dict[str, float]) -> Future:
         """Queue an optimizer step."""
@@ -158,10 +170,11 @@ class State:
         *,
         overwrite: bool,
         expires: str | None,
-        user_metadata: dict[str, str] | None,
+        user_metadata: dict[str, str] | None = None,
+        changed: Callable[[dict[str, bytes]], dict[str, bytes]] | None = None,
     ) -> Future:
-        """Queue the saving of a checkpoint; it is written beside the jobs that follow."""
-        self.here.model(model_id)
+        """Queue the saving of a checkpoint; it is written, `changed`, beside the jobs that follow."""
+        model = self.here.model(model_id)
 
         def work() -> Generator[None, None, tuple[Meta, dict[str, bytes]]]:
             self.store.must_be_free(path, overwrite=overwrite)
@@ -170,7 +183,8 @@ class State:
         def write(state: tuple[Meta, dict[str, bytes]]) -> dict[str, Any]:
             meta, files = state
             meta = attrs.evolve(meta, path=str(path), expires=expires, user_metadata=user_metadata)
-            saved = self.store.save(path, files, meta, overwrite=overwrite)
+            saved = self.store.save(path, changed(files) if changed else files, meta, overwrite=overwrite)
+            self.usage.add(model.session, model.base_model, checkpoint=1)
             return {**answer, "size_bytes": saved.size_bytes}
 
         future, fresh = self.futures.begin(model_id, seq)
@@ -238,7 +252,15 @@ class State:
         future, fresh = self.futures.begin(request.session_id, request.seq_id)
         if fresh:
             future.samples = request.num_samples
-            settle = self._settler(future, protobuf)
+            session = request.session_id.partition(":")[0]
+
+            def encode(output: SampleOutput) -> Reply:
+                sampled = sum(len(sequence.tokens) for sequence in output.sequences)
+                prompt = len(request.prompt)
+                self.usage.add(session, weights.base_model, sampling_prefill=prompt, sampling_sample=sampled)
+                return protobuf(wire.encode_sample(output, request))
+
+            settle = self._settler(future, encode)
             self.compute.call(partial(self.workshop.sample, future.id, request, weights, settle))
         return future
 

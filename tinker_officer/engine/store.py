@@ -33,7 +33,7 @@ import cattrs
 from tinker_officer._files import sync_folder, write_atomic
 from tinker_officer._text import nearest
 from tinker_officer.engine.disk import Lock, exchange, sweep
-from tinker_officer.engine.records import KINDS, NAME, RUN, Meta, Run, TinkerPath
+from tinker_officer.engine.records import KINDS, NAME, RUN, Meta, Run, TinkerPath, now
 from tinker_officer.engine.refusal import Refused
 from tinker_officer.errors import EngineError
 
@@ -164,6 +164,36 @@ class Store:
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         return meta
+
+    def copy(self, source: TinkerPath, run: Run, *, expires: str | None) -> TinkerPath:
+        """Copy a checkpoint into a new run that holds nothing else; a second time is no other copy.
+
+        Raises:
+            Refused: there is none at `source` (404).
+            EngineError: its files are damaged, or the disk is full.
+        """
+        target = attrs.evolve(source, run=run.id)
+        meta, files = self.read(source)
+        self.begin_run(run)
+        meta = attrs.evolve(meta, path=str(target), created=now(), expires=expires, public=False)
+        self.save(target, files, meta, overwrite=True)
+        return target
+
+    def file(self, path: TinkerPath, name: str) -> Path:
+        """Return where a file of a checkpoint lies.
+
+        Raises:
+            Refused: there is no such checkpoint, or it has no such file (404).
+        """
+        if name not in self.meta(path).files:
+            raise Refused(
+                "no such file in this checkpoint",
+                got=name[:200],
+                need=", ".join(self.meta(path).files),
+                fix="rest_client.get_external_weights_urls(path).result().urls",
+                status=404,
+            )
+        return self._folder(path) / name
 
     def must_be_free(self, path: TinkerPath, *, overwrite: bool) -> None:
         """Raise `EngineError` when `path` is taken and may not be overwritten."""

@@ -182,7 +182,7 @@ class Workshop:
     def sample(
         self, request_id: str, request: wire.Sample, weights: Weights, done: Callable[[Any], None]
     ) -> None:
-        """Put a request into the batch; `done` gets the encoded answer or an exception."""
+        """Put a request into the batch; `done` gets a `SampleOutput` or an exception."""
         try:
             base = self.base(weights.base_model, weights.folder)
             spec = _sample_spec(request)
@@ -192,9 +192,7 @@ class Workshop:
                 from tinker_officer.engine.sampler import Sampler
 
                 sampler = self._samplers[base.folder] = Sampler(base)
-            self._sampling.setdefault(base.folder, {})[request_id] = lambda output: done(
-                output if isinstance(output, Exception) else wire.encode_sample(output, request)
-            )
+            self._sampling.setdefault(base.folder, {})[request_id] = done
             sampler.add(request_id, spec, adapter)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this request's answer
             for waiting in self._sampling.values():
@@ -226,13 +224,8 @@ class Workshop:
                 del self._samplers[folder]  # whatever state it is in, the next request gets a new one
             for request_id, output in finished:
                 done = waiting.pop(request_id, None)
-                if done is None:
-                    continue
-                try:
+                if done is not None:
                     done(output)
-                except Exception as error:
-                    logger.exception("engine.encode_failed")
-                    done(error)
 
     # -- housekeeping
 
