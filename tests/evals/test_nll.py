@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,11 @@ from tinker_officer.errors import EvalError
 
 if TYPE_CHECKING:
     from tinker_officer import LocalEngine
+
+
+def always(_answer: str, _target: str) -> bool:
+    return True
+
 
 ROWS = [{"input": f"what is {i} and {i}?", "output": "it is " + "so " * (i + 1)} for i in range(6)]
 
@@ -81,3 +87,76 @@ def test_a_trained_checkpoint_scores_otherwise(
     difference = first.compare(second)["held_out"]
     assert difference.verdict == "worse"
     assert difference.estimate.low > 0
+
+
+def test_a_training_client_is_scored_by_its_own_forward_pass(engine: LocalEngine, tiny_model: Path) -> None:
+    """Before it has learned anything it has the base model's NLL, item by item; afterwards another."""
+    import tinker
+
+    suite = EvalSuite().nll(Conversations.from_list(ROWS))
+    client = engine.service_client().create_lora_training_client(str(tiny_model), rank=4).result()
+    base = suite.evaluate(str(tiny_model), on=engine, progress=False)["held_out"]
+    found = suite.evaluate(client, on=engine, progress=False)["held_out"]
+    assert [item.id for item in found.items] == [item.id for item in base.items]
+    assert [item.score for item in found.items] == pytest.approx(
+        [item.score for item in base.items], abs=1e-4
+    )
+    datum = to_datum(Conversations.from_list(ROWS)[0], renderer_for(str(tiny_model)), max_length=None)
+    for _ in range(3):
+        client.forward_backward([datum], "cross_entropy").result()
+        client.optim_step(tinker.AdamParams(learning_rate=0.1)).result()
+    card = suite.evaluate(client, on=engine, progress=False)
+    live = card["held_out"]
+    saved = client.save_weights_for_sampler(name="after").result().path
+    kept = suite.evaluate(saved, on=engine, progress=False)["held_out"]
+    assert live.value == pytest.approx(kept.value, abs=1e-4)
+    assert abs(live.value - base.value) > 0.01
+
+
+def test_groups_and_per_example_figures(engine: LocalEngine, tiny_model: Path) -> None:
+    """Each value of a field has its own mean; the whole is their weighted mean; a wrong field is named."""
+    rows = [{**row, "language": "fr" if i % 2 else "en"} for i, row in enumerate(ROWS)]
+    data = Conversations.from_list(rows)
+    result = (
+        EvalSuite().nll(data, by="language").evaluate(str(tiny_model), on=engine, progress=False)["held_out"]
+    )
+    groups = result.by_group()
+    assert "  fr " in card.table()
+    assert set(groups) == {"en", "fr"}
+    for name, estimate in groups.items():
+        items = [item for item in result.items if item.group == name]
+        wanted = np.average([item.score for item in items], weights=[item.weight for item in items])
+        assert estimate.value == pytest.approx(wanted)
+        assert estimate.n == 3
+    nats = sum(item.score * item.weight for item in result.items)
+    assert result.extra["nats_per_example"] == pytest.approx(nats / 6)
+    with pytest.raises(EvalError, match=r"no field to group by[\s\S]*language"):
+        EvalSuite().nll(data, by="langauge").evaluate(str(tiny_model), on=engine, progress=False)
+
+
+def test_the_gap_between_train_and_held_out(
+    engine: LocalEngine, tiny_model: Path, checkpoints: tuple[str, str]
+) -> None:
+    """The same conversations on both sides give 0; other layers have no gap."""
+    data = Conversations.from_list(ROWS)
+    suite = EvalSuite().nll(data).nll(data, name="train").product("p", ROWS, grader=always, max_tokens=1)
+    card = suite.evaluate(str(tiny_model), on=engine, progress=False)
+    gap = card.gap()
+    assert gap.value == pytest.approx(0)
+    assert gap.low < 0 < gap.high
+    with pytest.raises(EvalError, match="a gap is between two likelihoods"):
+        card.gap(held_out="p")
+
+
+def test_an_interrupted_measurement_goes_on(engine: LocalEngine, tiny_model: Path, tmp_path: Path) -> None:
+    """What is in the journal is not scored again: a figure that was put there is believed."""
+    suite = EvalSuite().nll(Conversations.from_list(ROWS))
+    first = suite.evaluate(str(tiny_model), on=engine, at=tmp_path, progress=False)["held_out"]
+    (journal,) = (tmp_path / "items").glob("held_out-*.jsonl")
+    lines = journal.read_text().splitlines()
+    record = json.loads(lines[0]) | {"score": 9.0}
+    journal.write_text("\n".join([json.dumps(record), *lines[2:]]) + "\n")
+    again = suite.evaluate(str(tiny_model), on=engine, at=tmp_path, progress=False)["held_out"]
+    changed = {item.id for item, old in zip(again.items, first.items, strict=True) if item.score != old.score}
+    assert changed == {record["id"]}
+    assert len(journal.read_text().splitlines()) == len(ROWS)

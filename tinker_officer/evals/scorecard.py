@@ -336,17 +336,14 @@ class Scorecard:
         """Return the card as a text table; with `other`, both side by side, `other` as the later one."""
         if other is not None:
             return str(self.compare(other))
-        rows = [
-            (
-                result.name,
-                result.metric,
-                result.n,
-                f"{result.value:.4f}",
-                span(result.interval),
-                result.notes(),
-            )
-            for result in self.evals
-        ]
+        rows: list[tuple[object, ...]] = []
+        for result in self.evals:
+            figure = (f"{result.value:.4f}", span(result.interval), result.notes())
+            rows.append((result.name, result.metric, result.n, *figure))
+            rows += [
+                (f"  {name}", result.metric, part.n, f"{part.value:.4f}", span(part.interval), "")
+                for name, part in result.by_group().items()
+            ]
         return table(rows, header=("eval", "metric", "n", "value", "95 % interval", "notes"))
 
     def explain(self) -> str:
@@ -368,6 +365,41 @@ class Scorecard:
         from tinker_officer.evals.comparison import compare
 
         return compare(self, other)
+
+    def gap(self, *, train: str = "train", held_out: str = "held_out") -> Estimate:
+        """Return by how much NLL is higher on held-out data than on trained-on data, in nats a token.
+
+        A gap whose interval lies above zero, and that grows from card to card, is overfitting::
+
+            suite = EvalSuite().nll(held_out).nll(train.take(500), name="train")
+            print(suite.evaluate(checkpoint, on=engine).gap())
+
+        Args:
+            train: the eval of trained-on conversations.
+            held_out: the eval of held-out ones.
+
+        Raises:
+            EvalError: the card has no such eval, or it does not measure NLL.
+        """
+        samples = []
+        for name in (train, held_out):
+            result = self[name]
+            if result.layer != "nll":
+                raise EvalError(
+                    "a gap is between two likelihoods",
+                    got=f"{name!r} measures {result.metric}",
+                    need="two evals of conversations",
+                    fix='EvalSuite().nll(held_out).nll(train.take(500), name="train")',
+                )
+            items = result.items
+            samples.append(
+                intervals.Sample(
+                    [item.score for item in items],
+                    [item.weight for item in items],
+                    [item.cluster or item.id for item in items],
+                )
+            )
+        return intervals.difference_of_means(samples[0], samples[1])
 
     @property
     def digest(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -15,6 +16,7 @@ import attrs
 
 from tinker_officer._digest import canonical
 from tinker_officer._fields import one_of, real, whole
+from tinker_officer._text import nearest
 from tinker_officer.data.conversations import Conversations
 from tinker_officer.errors import EvalError
 from tinker_officer.evals import benchmarks, graders
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from tinker_officer.evals.target import Target
 
 TOOLS = ("auto", "text")
+_LOOKED_AT = 100  # conversations that are looked at for the field to group by
 _NLL = "EvalSuite().nll(held_out)"
 _BENCHMARK = 'EvalSuite().benchmark("inspect_evals/gsm8k", limit=200)'
 _PRODUCT = 'EvalSuite().product("tickets", "eval.jsonl", grader=graders.includes)'
@@ -44,7 +47,7 @@ class Nll:
     """Layer 1: negative log-likelihood of held-out conversations; see `EvalSuite.nll`."""
 
     layer: ClassVar[str] = "nll"
-    metrics: ClassVar[tuple[str, ...]] = ("nll", "perplexity", "bits_per_byte")
+    metrics: ClassVar[tuple[str, ...]] = ("nll", "perplexity", "nats_per_example", "bits_per_byte")
 
     name: str
     data: Conversations | None = attrs.field(
@@ -54,6 +57,7 @@ class Nll:
         default=None, validator=attrs.validators.optional(whole(2, error=EvalError, fix=_NLL))
     )
     train_on: str = attrs.field(default="last", validator=one_of(("last", "all"), error=EvalError, fix=_NLL))
+    by: str | None = None
     rows: int = attrs.field(
         default=attrs.Factory(lambda self: len(self.data) if self.data is not None else 0, takes_self=True)
     )
@@ -90,6 +94,7 @@ class Nll:
             "fingerprint": self.fingerprint,
             "max_length": self.max_length,
             "train_on": self.train_on,
+            "by": self.by,
         }
 
     def prepare(self) -> Prepared:
@@ -110,13 +115,38 @@ class Nll:
                 if data is not None
                 else "EvalSuite.from_json(text, data=held_out)",
             )
+        fields = {field for conversation in data.take(_LOOKED_AT) for field in conversation.metadata}
+        if self.by is not None and self.by not in fields:
+            raise EvalError(
+                f"the conversations of {self.name!r} have no field to group by",
+                got=f"by={self.by!r}",
+                need="a field of their rows"
+                + (f": {', '.join(sorted(fields))}" if fields else ", which have none"),
+                fix=f"suite.nll(held_out, by={nearest(self.by, fields) or repr('language')})",
+            )
 
         async def run(target: Target, context: Context) -> EvalResult:
             return await run_nll(
-                self.name, data, target, max_length=self.max_length, train_on=self.train_on, done=context.done
+                self.name,
+                data,
+                target,
+                max_length=self.max_length,
+                train_on="all" if self.train_on == "all" else "last",
+                by=self.by,
+                context=context,
             )
 
         return Prepared(len(data), run)
+
+    def _groups(self, by: str, data: Conversations) -> None:
+        fields = {field for row in islice(data, _LOOKED_AT) for field in row.metadata}
+        if by not in fields:
+            raise EvalError(
+                f"the conversations of {self.name!r} have no field to group by",
+                got=f"by={by!r}",
+                need="a field of their rows: " + (", ".join(sorted(fields)) or "they have none"),
+                fix=f"suite.nll(held_out, by={nearest(by, fields) or repr('language')})",
+            )
 
 
 def _json(_instance: Any, attribute: Any, value: Any) -> None:

@@ -99,6 +99,7 @@ class EvalSuite:
         name: str = "held_out",
         max_length: int | None = None,
         train_on: str = "last",
+        by: str | None = None,
     ) -> Self:
         """Return a copy that also measures negative log-likelihood on `held_out`.
 
@@ -107,6 +108,8 @@ class EvalSuite:
             name: the eval's name.
             max_length: longest sequence in tokens; the model's context when None.
             train_on: which turns count: the `last` of the assistant, or `all`.
+            by: a field of the rows; the card then shows each of its values apart:
+                `card["held_out"].by_group()`.
 
         Raises:
             EvalError: the name is taken, or a setting is out of range.
@@ -118,7 +121,7 @@ class EvalSuite:
                 need="Conversations, with at least one",
                 fix="train, held_out = Conversations.from_jsonl('tickets.jsonl').split(held_out=0.1)",
             )
-        return self._with(Nll(name, held_out, max_length=max_length, train_on=train_on))
+        return self._with(Nll(name, held_out, max_length=max_length, train_on=train_on, by=by))
 
     def benchmark(
         self,
@@ -417,8 +420,9 @@ class EvalSuite:
         """Ask every eval of `target`, and return its scorecard.
 
         Args:
-            target: a base-model name or folder, a `tinker://` sampler path, a `tinker.SamplingClient`, or an
-                object with `sampler_path` and `base_model`, such as a `Checkpoint`.
+            target: a base-model name or folder, a `tinker://` sampler path, a `tinker.SamplingClient`, a
+                `tinker.TrainingClient`, or an object with `sampler_path` and `base_model`, such as a
+                `Checkpoint`.
             on: a `LocalEngine`, a `tinker.ServiceClient`, or a base URL.
             layers: some of `nll`, `benchmark`, `product`; all when None.
             at: folder for the scorecard, Inspect's logs, and each graded item as soon as it is known: an

@@ -29,6 +29,7 @@ class Target:
         renderer_name: the renderer's name.
         renderer: builds prompts, reads answers.
         client: samples.
+        training: the training client, where that is what is evaluated: likelihoods are its own.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Target:
     renderer_name: str
     renderer: Renderer = attrs.field(repr=False)
     client: tinker.SamplingClient = attrs.field(repr=False)
+    training: tinker.TrainingClient | None = attrs.field(default=None, repr=False)
 
     @property
     def identity(self) -> str:
@@ -54,8 +56,9 @@ async def open_target(target: Any, on: On, renderer_name: str | None = None) -> 
     """Return `target`, ready to sample.
 
     Args:
-        target: a base-model name or folder, a `tinker://` sampler path, a `tinker.SamplingClient`, or an
-            object with `sampler_path` and `base_model`, such as a `Checkpoint` or the registry's `Version`.
+        target: a base-model name or folder, a `tinker://` sampler path, a `tinker.SamplingClient`, a
+            `tinker.TrainingClient` (its weights as they are now), or an object with `sampler_path` and
+            `base_model`, such as a `Checkpoint` or the registry's `Version`.
         on: the service, as `connect` takes it.
         renderer_name: the renderer; else the target's own, else the base model's usual one.
 
@@ -66,7 +69,13 @@ async def open_target(target: Any, on: On, renderer_name: str | None = None) -> 
 
     from tinker_officer.data.render import default_renderer_name, renderer_for
 
-    if isinstance(target, tinker.SamplingClient):
+    training = None
+    if isinstance(target, tinker.TrainingClient):
+        training = target
+        base_model = str(target.get_info().model_data.model_name)
+        client = await target.save_weights_and_get_sampling_client()
+        name = f"trainer:{uuid.uuid4().hex}"
+    elif isinstance(target, tinker.SamplingClient):
         name, client, base_model = f"sampler:{uuid.uuid4().hex}", target, target.get_base_model()
     else:
         name, base = _path(target)
@@ -74,7 +83,7 @@ async def open_target(target: Any, on: On, renderer_name: str | None = None) -> 
         client = await _client(service, name, base)
         base_model = base or client.get_base_model()
     chosen = renderer_name or getattr(target, "renderer_name", None) or default_renderer_name(base_model)
-    return Target(name, base_model, chosen, renderer_for(base_model, chosen), client)
+    return Target(name, base_model, chosen, renderer_for(base_model, chosen), client, training)
 
 
 def _path(target: Any) -> tuple[str, str | None]:

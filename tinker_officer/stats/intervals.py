@@ -162,8 +162,65 @@ def t_interval(
     g = len(sums_g)
     if g < 2:  # noqa: PLR2004 - one observation has no spread
         return -math.inf, math.inf
-    value = sums_g.sum() / masses_g.sum()
+    value = float(sums_g.sum() / masses_g.sum())
+    half = float(stdtrit(g - 1, 0.5 + confidence / 2)) * _jackknife(sums_g, masses_g)
+    return value - half, value + half
+
+
+def _jackknife(sums_g: NDArray[np.float64], masses_g: NDArray[np.float64]) -> float:
+    """Return the standard error of `sum(sums_g) / sum(masses_g)`, from leaving out each cluster."""
+    g, value = len(sums_g), sums_g.sum() / masses_g.sum()
     without_g = (sums_g.sum() - sums_g) / (masses_g.sum() - masses_g)
-    error = math.sqrt((g - 1) / g * float(((without_g - value) ** 2).sum()))
-    half = float(stdtrit(g - 1, 0.5 + confidence / 2)) * error
-    return float(value) - half, float(value) + half
+    return math.sqrt((g - 1) / g * float(((without_g - value) ** 2).sum()))
+
+
+@attrs.frozen
+class Sample:
+    """Scores of one set of items.
+
+    Attributes:
+        scores: one an item.
+        weights: what each counts for; equal when None.
+        clusters: the source of each; its own when None.
+    """
+
+    scores: Sequence[float]
+    weights: Sequence[float] | None = None
+    clusters: Sequence[Hashable] | None = None
+
+
+def difference_of_means(first: Sample, second: Sample, confidence: float = 0.95) -> Estimate:
+    """Return mean(second) - mean(first) of two sets of different items, with Welch's interval.
+
+    Args:
+        first: what is taken away.
+        second: what it is taken from.
+        confidence: two-sided.
+
+    Returns:
+        The difference; infinite ends when either set has fewer than two clusters.
+
+    Raises:
+        ValueError: as for `mean`.
+
+    Source:
+        Welch 1947, with the jackknife over clusters as each standard error.
+    """
+    from scipy.special import stdtrit
+
+    normal_quantile(confidence)
+    means, errors, counts = [], [], []
+    for sample in (first, second):
+        _, _, sums_g, masses_g = clustered(sample.scores, sample.weights, sample.clusters)
+        means.append(float(sums_g.sum() / masses_g.sum()))
+        counts.append(len(sums_g))
+        errors.append(_jackknife(sums_g, masses_g) ** 2 if len(sums_g) > 1 else math.inf)
+    value, variance = means[1] - means[0], sum(errors)
+    n = len(first.scores) + len(second.scores)
+    if not math.isfinite(variance):
+        return Estimate(value, -math.inf, math.inf, n, confidence)
+    if not variance:
+        return Estimate(value, value, value, n, confidence)
+    freedom = variance**2 / sum(error**2 / (count - 1) for error, count in zip(errors, counts, strict=True))
+    half = float(stdtrit(freedom, 0.5 + confidence / 2)) * math.sqrt(variance)
+    return Estimate(value, value - half, value + half, n, confidence)
