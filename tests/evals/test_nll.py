@@ -117,9 +117,8 @@ def test_groups_and_per_example_figures(engine: LocalEngine, tiny_model: Path) -
     """Each value of a field has its own mean; the whole is their weighted mean; a wrong field is named."""
     rows = [{**row, "language": "fr" if i % 2 else "en"} for i, row in enumerate(ROWS)]
     data = Conversations.from_list(rows)
-    result = (
-        EvalSuite().nll(data, by="language").evaluate(str(tiny_model), on=engine, progress=False)["held_out"]
-    )
+    card = EvalSuite().nll(data, by="language").evaluate(str(tiny_model), on=engine, progress=False)
+    result = card["held_out"]
     groups = result.by_group()
     assert "  fr " in card.table()
     assert set(groups) == {"en", "fr"}
