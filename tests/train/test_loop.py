@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,30 @@ def test_only_the_newest_are_kept_on_the_server(
     for record in gone:
         with pytest.raises((tinker.NotFoundError, tinker.RequestFailedError)):
             engine.service_client().create_training_client_from_state(record["withdrawn"]).result()
+
+
+def test_checkpoints_expire_but_for_the_best_and_the_last(
+    make_run: MakeRun, engine: LocalEngine, held_out: Conversations, tmp_path: Path
+) -> None:
+    """With a time to live each save expires in that time; the best and the last are kept for good."""
+    run = make_run(epochs=2).checkpoint(every=3, ttl=timedelta(hours=2))
+    result = run.evaluate(EvalSuite().nll(held_out)).run(on=engine, at=tmp_path / "run", progress=False)
+    rest = engine.service_client()._rest_client()
+    for saved in result.checkpoints:
+        listed = rest.list_checkpoints(saved.state_path.split("/")[2]).result().checkpoints
+        expires = {one.tinker_path: one.expires_at for one in listed}
+        paths = [path for path in (saved.state_path, saved.sampler_path) if path]
+        left_s = [
+            None if expires[path] is None else (expires[path] - datetime.now(UTC)).total_seconds()
+            for path in paths
+        ]
+        if saved.step in {result.best.step, result.last.step}:
+            assert left_s == [None] * len(paths)
+        else:
+            assert all(value is not None and 0 < value <= 7200 for value in left_s)
+    assert [one.step for one in result.checkpoints] == [0, 3, 6, 9, 12]
+    with pytest.raises(RunError, match="ttl_s is out of range"):
+        run.checkpoint(ttl=60)
 
 
 def test_a_finished_run_returns_its_result_without_training(

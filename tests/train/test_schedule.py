@@ -43,7 +43,17 @@ def test_constant_stays_at_the_peak_after_warm_up() -> None:
     assert values == pytest.approx([1 / 3, 2 / 3, *[1.0] * 8])
 
 
-@pytest.mark.parametrize("shape", ["linear", "cosine", "constant"])
+def test_wsd_falls_at_the_end_as_linear_does() -> None:
+    """Of ten steps two warm up, four stand at the peak, and four fall as a linear run of four steps."""
+    values = [Schedule("wsd", warmup=0.2, decay=0.4).multiplier(step, 10) for step in range(1, 11)]
+    falling = [Schedule("linear", warmup=0.0).multiplier(step, 4) for step in range(1, 5)]
+    assert values == pytest.approx([1 / 3, 2 / 3, 1, 1, 1, 1, *falling])
+    assert Schedule.from_dict({"shape": "wsd", "warmup": 0.2, "decay": 0.4}).decay == 0.4
+    with pytest.raises(RunError, match="decay is out of range"):
+        Schedule("wsd", decay=0.0)
+
+
+@pytest.mark.parametrize("shape", ["linear", "cosine", "constant", "wsd"])
 @pytest.mark.parametrize("warmup", [0.0, 0.03, 0.5, 0.9])
 @pytest.mark.parametrize("steps", [1, 2, 3, 17])
 def test_every_step_trains(shape: str, warmup: float, steps: int) -> None:

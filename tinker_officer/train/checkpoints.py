@@ -106,11 +106,29 @@ class CheckpointLog:
                 self.withdraw(saved, "pruned")
                 logger.info("checkpoint.pruned", extra={"officer.step": saved.step})
 
+    def keep_for_good(self, service: tinker.ServiceClient, saved: Saved) -> None:
+        """Take the time to live from a save; a failure is logged, and harms nothing before that time."""
+        rest = _rest(service)
+        for path in filter(None, (saved.state_path, saved.sampler_path)):
+            try:
+                rest.set_checkpoint_ttl_from_tinker_path(path, None).result(timeout=60)
+            except Exception as error:  # noqa: BLE001 - whatever it was, the run has ended well
+                logger.warning(
+                    "checkpoint.expires: %s keeps its time to live: %r",
+                    path,
+                    error,
+                    extra={"officer.step": saved.step},
+                )
+
+
+def _rest(service: tinker.ServiceClient) -> Any:
+    return service._rest_client()  # noqa: SLF001 - the public create_rest_client() warns; RestClient() wants the key
+
 
 def _delete(service: tinker.ServiceClient, saved: Saved) -> None:
     import tinker
 
-    rest = service._rest_client()  # noqa: SLF001 - the public create_rest_client() warns; RestClient() wants the key
+    rest = _rest(service)
     for path in filter(None, (saved.state_path, saved.sampler_path)):
         try:
             rest.delete_checkpoint_from_tinker_path(path).result(timeout=60)

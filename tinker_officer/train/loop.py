@@ -329,6 +329,7 @@ class Loop:
         resumable = reason == "cancelled" or reason.startswith(USED_UP)
         if resumable:
             self._saved_here()
+        self._saver.keep_for_good()
         if reason == "cancelled":
             return
         result = {"stopped": reason, "steps": self.step, "renderer_name": self._renderer_name}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -12,7 +13,7 @@ import attrs
 
 from tinker_officer._digest import digest
 from tinker_officer._fields import whole
-from tinker_officer._text import count, table
+from tinker_officer._text import count, duration, table
 from tinker_officer.errors import RunError
 from tinker_officer.train import objectives
 from tinker_officer.train.budget import Budget, check_price
@@ -125,17 +126,19 @@ class Run:
         """
         return attrs.evolve(self, objective=Sft(reduction))
 
-    def schedule(self, shape: str = "linear", *, warmup: float = 0.03) -> Self:
+    def schedule(self, shape: str = "linear", *, warmup: float = 0.03, decay: float = 0.2) -> Self:
         """Return a copy whose learning rate moves like this, replacing any schedule.
 
         Args:
-            shape: `linear`, `cosine` or `constant`, after the warm-up.
+            shape: after the warm-up, `linear`, `cosine`, `constant`, or `wsd` (warm-up, stable, decay:
+                constant, then linear at the end).
             warmup: share of the steps that warm up.
+            decay: share of the steps that fall at the end, for `wsd`.
 
         Raises:
-            RunError: no such shape, or a share outside 0 to 0.9.
+            RunError: no such shape, or a share out of range.
         """
-        return attrs.evolve(self, decay=Schedule(shape, warmup=warmup))
+        return attrs.evolve(self, decay=Schedule(shape, warmup=warmup, decay=decay))
 
     def optimizer(
         self,
@@ -157,7 +160,12 @@ class Run:
         return attrs.evolve(self, adam=adam)
 
     def checkpoint(
-        self, *, every: int | None = None, keep: int | None = None, best: str | None = None
+        self,
+        *,
+        every: int | None = None,
+        keep: int | None = None,
+        best: str | None = None,
+        ttl: timedelta | int | None = None,
     ) -> Self:
         """Return a copy that saves like this, replacing any such setting.
 
@@ -168,11 +176,13 @@ class Run:
             keep: how many of the newest stay on the server, beside the best and the last; None keeps all.
             best: the metric that chooses `result.best`; None takes the early-stopping metric, else the
                 first one that the suite reports.
+            ttl: after how long (a `timedelta`, or seconds) the server may delete a checkpoint, from an hour
+                to ten years; None is never. The best and the last are kept for good once the run has ended.
 
         Raises:
-            RunError: a number below 1.
+            RunError: a number out of range.
         """
-        return attrs.evolve(self, saving=Saving(every=every, keep=keep, best=best))
+        return attrs.evolve(self, saving=Saving(every=every, keep=keep, best=best, ttl_s=ttl))
 
     def evaluate(self, suite: Any, *, every: int | None = None, layers: tuple[str, ...] = ("nll",)) -> Self:
         """Return a copy that asks `suite` while it trains, replacing any suite.
@@ -453,7 +463,7 @@ class Run:
             ("loss", self.objective.describe()),
             ("learning rate", f"{plan.learning_rate:g} at the peak, {self.decay}"),
             ("optimizer", ", ".join(f"{key} {value:g}" for key, value in attrs.asdict(self.adam).items())),
-            ("checkpoints", f"every {every} steps, {_kept(self.saving.keep)}"),
+            ("checkpoints", f"every {every} steps, {_kept(self.saving.keep, self.saving.ttl_s)}"),
         ]
         if self.evaluation is not None:
             often = f", every {self.evaluation.every} steps" if self.evaluation.every else ""
@@ -481,5 +491,6 @@ class Run:
         return f"<pre>{escape(self.explain())}</pre>"
 
 
-def _kept(keep: int | None) -> str:
-    return "all kept" if keep is None else f"the newest {keep}, the best and the last kept"
+def _kept(keep: int | None, ttl_s: int | None) -> str:
+    kept = "all kept" if keep is None else f"the newest {keep}, the best and the last kept"
+    return kept if ttl_s is None else f"{kept}, for {duration(ttl_s)} unless best or last"

@@ -63,13 +63,13 @@ class Saver:
             step: optimizer steps in those weights.
             sampled: save weights for sampling as well.
         """
-        client, name = self.session.client, f"{self.run.name}-{step:06d}"
+        client, name, ttl = self.session.client, f"{self.run.name}-{step:06d}", self.run.saving.ttl_s
         return Pending(
             name=name,
             proof=client.forward([_probe()], "cross_entropy"),
             # The name is this client's own; overwriting makes a save that the SDK repeats harmless.
-            state=client.save_state(name, overwrite=True),
-            sampler=client.save_weights_for_sampler(name) if sampled else None,
+            state=client.save_state(name, ttl, overwrite=True),
+            sampler=client.save_weights_for_sampler(name, ttl) if sampled else None,
         )
 
     def proof(self, pending: Pending, step: int) -> dict[str, float]:
@@ -102,6 +102,16 @@ class Saver:
     def newest_regular(self) -> int:
         """Return the step of the newest regular checkpoint, which a guard may go back to; 0 without one."""
         return max((saved.step for saved in self.log.all() if self.regular(saved.step)), default=0)
+
+    def keep_for_good(self) -> None:
+        """Take the time to live from the last checkpoint and the best: the run has ended with them."""
+        if self.run.saving.ttl_s is None:
+            return
+        known = self.log.all()
+        best = self.inline.best_step(one.step for one in known if one.sampler_path)
+        for saved in known:
+            if saved is known[-1] or saved.step == best:
+                self.log.keep_for_good(self.service, saved)
 
     def at(self, step: int) -> Saved | None:
         """Return the recorded checkpoint of `step`, if there is one to sample from."""

@@ -11,7 +11,7 @@ from tinker_officer._fields import one_of, real
 from tinker_officer.errors import RunError
 
 
-SHAPES = ("linear", "cosine", "constant")
+SHAPES = ("linear", "cosine", "constant", "wsd")
 _FIX = 'Run(plan, name="mine").schedule("linear", warmup=0.03)'
 
 
@@ -20,12 +20,20 @@ class Schedule:
     """A learning-rate schedule: a linear warm-up, then `shape` down to (not quite) zero.
 
     Args:
-        shape: `linear` (the default, as the sweeps behind our learning rates used), `cosine` or `constant`.
+        shape: `linear` (the default, as the sweeps behind our learning rates used), `cosine`, `constant`, or
+            `wsd`: warm-up, stable, decay, which falls at the end only.
         warmup: share of the steps that warm up, 0 for none.
+        decay: share of the steps that fall, for `wsd`.
     """
 
     shape: str = attrs.field(default="linear", validator=one_of(SHAPES, error=RunError, fix=_FIX))
     warmup: float = attrs.field(default=0.03, validator=real(0.0, 0.9, error=RunError, fix=_FIX))
+    decay: float = attrs.field(
+        default=0.2,
+        validator=real(
+            0.0, 1.0, error=RunError, fix='Run(plan, name="mine").schedule("wsd", decay=0.2)', open_low=True
+        ),
+    )
 
     def warmup_steps(self, steps: int) -> int:
         """Return how many of `steps` warm up; at least one step always does not."""
@@ -35,9 +43,10 @@ class Schedule:
         """Return the share of the peak learning rate that step `step` (1 to `steps`) takes.
 
         With W warm-up steps and n = `steps` - W: step k takes k / (W + 1) while it warms up; then, at
-        j = k - W - 1 (0 to n - 1), linear takes 1 - j / n and cosine (1 + cos(pi j / n)) / 2. The peak is
-        reached once, and the last step is never 0, so no batch is wasted. Without warm-up both shapes
-        equal the cookbook's.
+        j = k - W - 1 (0 to n - 1), linear takes 1 - j / n and cosine (1 + cos(pi j / n)) / 2. `wsd` stays at
+        the peak, and in its last d = `decay` x `steps` steps takes 1, 1 - 1 / d, ..., 1 / d, as linear does.
+        The peak is reached, and the last step is never 0, so no batch is wasted. Without warm-up linear and
+        cosine equal the cookbook's.
         """
         warm = self.warmup_steps(steps)
         if step <= warm:
@@ -47,12 +56,17 @@ class Schedule:
             return 1.0 - position
         if self.shape == "cosine":
             return (1.0 + math.cos(math.pi * position)) / 2
+        if self.shape == "wsd":
+            falling = min(max(round(self.decay * steps), 1), steps - warm)
+            return min(1.0, (steps - step + 1) / falling)
         return 1.0
 
     def __str__(self) -> str:
-        return f"{self.shape}, warm-up over {self.warmup:.0%} of the steps" if self.warmup else self.shape
+        warm = f", warm-up over {self.warmup:.0%} of the steps" if self.warmup else ""
+        falls = f", falling over the last {self.decay:.0%}" if self.shape == "wsd" else ""
+        return self.shape + warm + falls
 
     @classmethod
     def from_dict(cls, spec: dict[str, object]) -> Self:
         """Return the schedule that `attrs.asdict` wrote."""
-        return cls(shape=str(spec["shape"]), warmup=float(str(spec["warmup"])))
+        return cls(shape=str(spec["shape"]), **{key: float(str(spec[key])) for key in ("warmup", "decay")})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
 import attrs
@@ -18,6 +19,10 @@ NO_NUMBER = frozenset({"pipeline", "budget"})  # fields of a run's spec that dec
 
 def _below_one(value: str) -> Any:
     return real(0.0, 0.999999999, error=RunError, fix=f"{_RUN}.optimizer({value})")
+
+
+def _seconds(value: Any) -> Any:
+    return int(value.total_seconds()) if isinstance(value, timedelta) else value
 
 
 def _layers(names: Iterable[str]) -> tuple[str, ...]:
@@ -56,6 +61,8 @@ class Saving:
         keep: how many of the newest stay on the server, beside the best and the last; None keeps all.
         best: the metric that chooses the best checkpoint; None takes the early-stopping metric, else the
             first metric that the suite reports.
+        ttl_s: seconds after which the server may delete a checkpoint, from an hour to ten years; None is
+            never. The best and the last are kept for good once the run has ended.
     """
 
     every: int | None = attrs.field(
@@ -69,6 +76,13 @@ class Saving:
         validator=attrs.validators.optional(whole(1, error=RunError, fix=f"{_RUN}.checkpoint(keep=3)")),
     )
     best: str | None = None
+    ttl_s: int | None = attrs.field(
+        default=None,
+        converter=attrs.converters.optional(_seconds),
+        validator=attrs.validators.optional(
+            whole(3600, 10 * 365 * 86400, error=RunError, fix=f"{_RUN}.checkpoint(ttl=timedelta(days=7))")
+        ),
+    )
 
     def interval(self, steps: int) -> int:
         """Return the steps between checkpoints of a run of `steps` steps."""
