@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tinker_officer.plan.plan import LoRAPlan as LoRAPlan
     from tinker_officer.registry.gate import Gate as Gate
     from tinker_officer.registry.registry import Registry as Registry
+    from tinker_officer.train import sinks as sinks
     from tinker_officer.train.result import RunResult as RunResult
     from tinker_officer.train.run import Run as Run
 
@@ -42,7 +43,7 @@ _HOMES = {
     "Scorecard": "evals.scorecard",
     "TokenCounts": "data.measure",
 }
-_MODULES = {"errors": "errors", "graders": "evals.graders"}
+_MODULES = {"errors": "errors", "graders": "evals.graders", "sinks": "train.sinks"}
 
 __all__ = [
     "Conversations",
@@ -60,6 +61,7 @@ __all__ = [
     "TokenCounts",
     "errors",
     "graders",
+    "sinks",
 ]
 
 

@@ -138,6 +138,10 @@ def test_it_evaluates_before_every_n_and_after(
     assert sorted(history) == [0, 5, 10, 12]
     assert shown == {step: value for step, value in history.items() if step}
     assert history[12] < history[0]
+    by_step = {record["step"]: record for record in result.history()}
+    trained = np.mean([by_step[step]["train/mean_nll"] for step in range(1, 11)])
+    assert by_step[10]["gap/held_out"] == pytest.approx(history[10] - trained)
+    assert "gap/held_out" not in by_step[0]
     assert result.best.step == min(history, key=lambda step: (history[step], step))
     card = Scorecard.load(tmp_path / "run/evals/step-000010.json")
     assert card.metrics()["held_out/nll"] == history[10]

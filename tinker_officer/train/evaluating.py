@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import attrs
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tinker_officer.train.run import Run
 
 logger = logging.getLogger(__name__)
+_RECENT = 20  # training steps that a held-out NLL is held against
 
 
 @attrs.define
@@ -113,6 +114,16 @@ class Inline:
         self.values[step] = card.metrics()
         for result in card.evals:
             self.higher_is_better[f"{result.name}/{result.metric}"] = result.higher_is_better
+
+
+def gaps(found: Mapping[str, float], folder: RunFolder) -> dict[str, float]:
+    """Return `gap/<eval>` for each held-out NLL found: its excess over the last 20 training steps."""
+    trained = [record["train/mean_nll"] for record in folder.metrics if "train/mean_nll" in record][-_RECENT:]
+    if not trained:
+        return {}
+    nll = sum(trained) / len(trained)
+    held_out = {name.removesuffix("/nll"): value for name, value in found.items() if name.endswith("/nll")}
+    return {f"gap/{name}": value - nll for name, value in held_out.items()}
 
 
 def check_metrics(run: Run) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,7 @@ from tinker_officer.train.folder import RunFolder
 from tinker_officer.train.loop import Loop, Step
 from tinker_officer.train.result import RunResult
 from tinker_officer.train.settings import NO_NUMBER
+from tinker_officer.train.sinks import Outlets, SinkLike, check
 from tinker_officer.train.waiting import Aborted
 
 
@@ -81,8 +82,11 @@ class LiveRun:
     _stopped: str | None = attrs.field(init=False, default=None)
 
     @classmethod
-    def start(cls, run: Run, *, on: On, at: Path, progress: bool | None) -> Self:
+    def start(
+        cls, run: Run, *, on: On, at: Path, progress: bool | None, sinks: Iterable[SinkLike] = ()
+    ) -> Self:
         """Return the run as it goes; `Run.start` says what happens."""
+        sinks = check(sinks)
         spec = _spec(run)
         check_metrics(run)
         folder = RunFolder(at)
@@ -102,6 +106,7 @@ class LiveRun:
                 cancelled=live._cancelled,
                 aborted=live._aborted,
                 progress=progress,
+                outlets=Outlets(sinks, run, folder.path),
             )
             live._begin(loop, held.pop_all())
             return live
@@ -119,7 +124,10 @@ class LiveRun:
         error: BaseException | None = None
         try:
             with held:
-                self._stopped = loop.train()
+                try:
+                    self._stopped = loop.train()
+                finally:
+                    loop.outlets.close()
         except Aborted:
             self._stopped = "aborted"
         except BaseException as raised:  # noqa: BLE001 - it is raised again where somebody waits

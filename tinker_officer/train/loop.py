@@ -27,11 +27,12 @@ from tinker_officer.train import failing
 from tinker_officer.train.batches import Batches
 from tinker_officer.train.budget import USED_UP, Spending
 from tinker_officer.train.checkpoints import Checkpoint, CheckpointLog, Saved
-from tinker_officer.train.evaluating import Inline
+from tinker_officer.train.evaluating import Inline, gaps
 from tinker_officer.train.folder import RunFolder
 from tinker_officer.train.objective import Batch
 from tinker_officer.train.saving import Pending, Saver
 from tinker_officer.train.session import Session, open_session
+from tinker_officer.train.sinks import Outlets
 from tinker_officer.train.source import Scene
 from tinker_officer.train.spikes import Spiked, Watch
 from tinker_officer.train.waiting import Waiter
@@ -82,6 +83,7 @@ class Loop:
         cancelled: set to stop at the next finished step, with a checkpoint.
         aborted: set to stop at once, without one.
         progress: show progress (None: yes).
+        outlets: the sinks that get the metrics too.
     """
 
     run: Run
@@ -91,6 +93,7 @@ class Loop:
     cancelled: threading.Event
     aborted: threading.Event
     progress: bool | None
+    outlets: Outlets
     step: int = 0
     bar: Progress | None = attrs.field(init=False, default=None)
     _session: Session = attrs.field(init=False)
@@ -183,7 +186,8 @@ class Loop:
                 speed = f"{tokens / seconds:,.0f} tokens/s" if seconds else ""
                 headline = self.run.objective.headline
                 shown = f"{headline.partition('/')[2]} {metrics[headline]:.3f}"
-                bar.advance(note=f"{shown}, {speed}")
+                cost = f", cost {metrics['cost/train']:.4g}" if "cost/train" in metrics else ""
+                bar.advance(note=f"{shown}, {speed}{cost}")
 
     def _stopping(self) -> bool:
         if self.cancelled.is_set() or self.aborted.is_set():
@@ -258,11 +262,15 @@ class Loop:
         }
         durable = submitted.save is not None
         self.folder.ledger.append({**applied, "attempt": self._session.attempt}, sync=durable)
-        self.folder.metrics.append({"step": step, **metrics}, sync=durable)
+        self._write(step, metrics, sync=durable)
         self.step = step
         if submitted.save is not None:
             self._record(submitted.save, batch)
         return metrics
+
+    def _write(self, step: int, metrics: dict[str, Any], *, sync: bool) -> None:
+        self.folder.metrics.append({"step": step, **metrics}, sync=sync)
+        self.outlets.put(step, metrics)
 
     def _answer(self, submitted: _Submitted) -> dict[str, Any]:
         """Wait for what the server says of a step; check that it is finite, and no spike."""
@@ -317,9 +325,10 @@ class Loop:
             metrics=metrics,
         )
         found = self._inline.ask(checkpoint)
+        found |= gaps(found, self.folder)
         written = {key for record in self.folder.metrics if record["step"] == self.step for key in record}
         if not found.keys() <= written:
-            self.folder.metrics.append({"step": self.step, **found}, sync=True)
+            self._write(self.step, found, sync=True)
         return {**metrics, **found}
 
     def _finish(self, reason: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tinker_officer.plan.plan import LoRAPlan
     from tinker_officer.train.estimate import Estimate
     from tinker_officer.train.live import LiveRun
+    from tinker_officer.train.sinks import SinkLike
 
 _KIND = "tinker_officer.Run"
 _FORMAT = 1
@@ -310,13 +311,16 @@ class Run:
 
         return estimate(self, on=on)
 
-    def start(self, on: On, at: str | Path, *, progress: bool | None = None) -> LiveRun:
+    def start(
+        self, on: On, at: str | Path, *, progress: bool | None = None, sinks: Iterable[SinkLike] = ()
+    ) -> LiveRun:
         """Train; in a folder that has begun, go on from its last checkpoint; in one that is done, do nothing.
 
         Args:
             on: a `LocalEngine`, a `tinker.ServiceClient`, or a base URL.
             at: the run's folder, made if it is not there.
             progress: show progress (None: yes).
+            sinks: where metrics go besides `metrics.jsonl`, such as `sinks.tensorboard()`.
 
         Returns:
             The run as it goes: iterate its steps, ask for its `result()`, or `cancel()` it.
@@ -328,11 +332,13 @@ class Run:
         """
         from tinker_officer.train.live import LiveRun
 
-        return LiveRun.start(self, on=on, at=Path(at), progress=progress)
+        return LiveRun.start(self, on=on, at=Path(at), progress=progress, sinks=sinks)
 
-    def run(self, on: On, at: str | Path, *, progress: bool | None = None) -> Any:
+    def run(
+        self, on: On, at: str | Path, *, progress: bool | None = None, sinks: Iterable[SinkLike] = ()
+    ) -> Any:
         """Train to the end and return the `RunResult`; `start` with nothing to watch."""
-        with self.start(on, at, progress=progress) as live:
+        with self.start(on, at, progress=progress, sinks=sinks) as live:
             return live.result()
 
     def to_dict(self) -> dict[str, Any]:
