@@ -13,9 +13,9 @@ import pytest
 if TYPE_CHECKING:
     from tinker_officer import LocalEngine
 
-# Before inspect_ai and inspect_evals are imported: both read these once.
+# Before datasets, inspect_ai and inspect_evals are imported: they read these once.
 _CACHE = tempfile.TemporaryDirectory(prefix="tinker-officer-inspect-")
-for _name in ("INSPECT_EVALS_CACHE_DIR", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
+for _name in ("HF_DATASETS_CACHE", "INSPECT_EVALS_CACHE_DIR", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
     os.environ[_name] = str(Path(_CACHE.name) / _name.lower())
 os.environ["INSPECT_CACHE_DIR"] = str(Path(_CACHE.name) / "generate")
 

@@ -5,59 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.evals.made import made, sit
 from tinker_officer import EvalSuite
 from tinker_officer.errors import EvalError
 from tinker_officer.evals import benchmarks, bfcl_data
 
 
 if TYPE_CHECKING:
-    from inspect_ai import Task
-
     from tinker_officer import LocalEngine
 
 needs_bfcl = pytest.mark.skipif(
     bfcl_data.bfcl_folder() is None, reason="the wheel bfcl-eval is not installed"
 )
-
-
-def made(n: int = 5, *, fails: tuple[int, ...] = (), shuffled: bool = False, **options: Any) -> Task:
-    """An Inspect task whose even items are right whatever the model says; the items in `fails` raise."""
-    from inspect_ai import Task
-    from inspect_ai.dataset import MemoryDataset, Sample
-    from inspect_ai.scorer import Score, accuracy, scorer
-    from inspect_ai.solver import generate, solver
-
-    @scorer(metrics=[accuracy()])
-    def even():
-        async def score(state, target):
-            return Score(value=int(target.text) % 2 == 0)
-
-        return score
-
-    @solver
-    def sometimes():
-        async def solve(state, generate):
-            if int(state.sample_id.removeprefix("q")) in fails:
-                raise RuntimeError("the solver broke")
-            return state
-
-        return solve
-
-    samples = [Sample(id=f"q{i}", input=f"say {i}", target=str(i)) for i in range(n)]
-    dataset = MemoryDataset(samples, name="made")
-    if shuffled:
-        dataset.shuffle()
-    settings: dict[str, Any] = {"scorer": even(), "solver": [sometimes(), generate()]} | options
-    return Task(dataset=dataset, name="made", version=3, **settings)
-
-
-def sit(task: Task, engine: LocalEngine, target: Path | str, at: Path | None = None, **options: Any):
-    suite = EvalSuite().task(task, **{"max_tokens": 3} | options)
-    return suite.evaluate(str(target), on=engine, at=at, progress=False)["made"]
 
 
 def test_every_sample_is_scored_and_accounted_for(engine: LocalEngine, tiny_model: Path) -> None:
@@ -71,77 +34,7 @@ def test_every_sample_is_scored_and_accounted_for(engine: LocalEngine, tiny_mode
     assert (used["max_tokens"], used["temperature"]) == (3, 0.0)
 
 
-def test_trap_1_the_generate_cache_tells_checkpoints_apart(
-    engine: LocalEngine, checkpoints: tuple[str, str], tmp_path: Path
-) -> None:
-    """With Inspect's cache on, checkpoint B answers as it does without: never with A's answers."""
-    from inspect_ai.log import read_eval_log
-    from inspect_ai.solver import generate
-
-    said: dict[tuple[str, bool], list[str]] = {}
-    for path in checkpoints:
-        for cached in (True, False):
-            folder = tmp_path / f"{path[-1]}-{cached}"
-            sit(made(solver=[generate(cache=cached)]), engine, path, at=folder)
-            (log,) = folder.glob("*.eval")
-            said[path, cached] = [
-                sample.output.completion for sample in read_eval_log(str(log)).samples or []
-            ]
-    first, second = checkpoints
-    assert said[first, True] == said[first, False]
-    assert said[second, True] == said[second, False]
-    assert said[first, True] != said[second, True]
-
-
-def test_trap_2_the_log_names_the_checkpoint_in_name_and_args(
-    engine: LocalEngine, checkpoints: tuple[str, str], tmp_path: Path
-) -> None:
-    """What Inspect compares two runs by differs between two checkpoints."""
-    from inspect_ai.log import read_eval_log
-
-    for path in checkpoints:
-        folder = tmp_path / path.rpartition("/")[2]
-        sit(made(), engine, path, at=folder)
-        (log,) = folder.glob("*.eval")
-        spec = read_eval_log(str(log), header_only=True).eval
-        assert spec.model == f"tinker_officer/{path}"
-        assert spec.model_args["checkpoint"] == path
-
-
-def test_trap_3_errored_samples_stay_in_the_denominator(engine: LocalEngine, tiny_model: Path) -> None:
-    """Two of five raise: both right ones among them count as wrong, and are named."""
-    result = sit(made(fails=(0, 1)), engine, tiny_model)
-    assert (result.value, result.n, result.errors) == (0.4, 5, 2)
-    assert [item.id for item in result.items if "the solver broke" in item.error] == ["q0", "q1"]
-
-
-def test_trap_3_all_samples_failing_is_an_error(engine: LocalEngine, tiny_model: Path) -> None:
-    """Inspect calls it a success without results; here it is said."""
-    with pytest.raises(EvalError, match=r"every sample of 'made' failed[\s\S]*the solver broke"):
-        sit(made(fails=(0, 1, 2, 3, 4)), engine, tiny_model)
-
-
-def test_trap_4_a_candidate_never_grades_itself(engine: LocalEngine, tiny_model: Path) -> None:
-    """A model-graded task without a bound grader is an error that names the role."""
-    from inspect_ai.scorer import model_graded_qa
-
-    with pytest.raises(EvalError, match="in the role 'grader', and none is bound"):
-        sit(made(scorer=model_graded_qa()), engine, tiny_model)
-
-
-def test_trap_5_of_two_scorers_the_named_one_counts(engine: LocalEngine, tiny_model: Path) -> None:
-    """The first by default, another by name; one that does not exist scores nothing."""
-    from inspect_ai.scorer import includes
-
-    both = [made().scorer[0], includes()]
-    assert sit(made(scorer=both), engine, tiny_model).settings["scorer"] == "even"
-    other = sit(made(scorer=both), engine, tiny_model, scorer="includes")
-    assert other.settings["scorer"] == "includes"
-    with pytest.raises(EvalError, match="unscored by 'none'"):
-        sit(made(scorer=both), engine, tiny_model, scorer="none")
-
-
-def test_an_unscored_sample_is_counted_as_an_error(engine: LocalEngine, tiny_model: Path) -> None:
+def test_an_unscored_sample_stays_in_the_denominator(engine: LocalEngine, tiny_model: Path) -> None:
     """Inspect leaves it out of the mean; here it stays, with its reason."""
     from inspect_ai.scorer import Score, accuracy, scorer
 
@@ -155,32 +48,8 @@ def test_an_unscored_sample_is_counted_as_an_error(engine: LocalEngine, tiny_mod
         return score
 
     result = sit(made(scorer=even()), engine, tiny_model)
-    assert (result.value, result.n, result.errors) == (0.8, 5, 1)
+    assert (result.value, result.n, result.statuses()["unscored"]) == (0.8, 5, 1)
     assert "no grade" in result.items[0].error
-
-
-def test_trap_6_settings_of_the_solver_come_first_and_are_recorded(
-    engine: LocalEngine, tiny_model: Path
-) -> None:
-    """What the suite asks for yields to what the solver passes; the card holds what was used."""
-    from inspect_ai.solver import generate
-
-    result = sit(made(solver=[generate(temperature=0.5, max_tokens=2)]), engine, tiny_model)
-    (used,) = map(json.loads, result.settings["sampling"])
-    assert (used["temperature"], used["max_tokens"]) == (0.5, 2)
-
-
-def test_trap_7_a_shuffled_task_gives_every_checkpoint_the_same_items(
-    engine: LocalEngine, tiny_model: Path
-) -> None:
-    """Four of twelve items, chosen by their ids and not by their order; more items keep the first ones."""
-    plain = sit(made(12), engine, tiny_model, limit=4)
-    shuffled = sit(made(12, shuffled=True), engine, tiny_model, limit=4)
-    more = sit(made(12), engine, tiny_model, limit=6)
-    ids = {item.id for item in plain.items}
-    assert {item.id for item in shuffled.items} == ids
-    assert ids < {item.id for item in more.items}
-    assert plain.settings_digest == shuffled.settings_digest
 
 
 def test_shuffled_items_without_ids_are_refused() -> None:
@@ -236,9 +105,9 @@ def test_an_unknown_task_offers_the_nearest() -> None:
 
 
 def test_a_task_whose_data_is_missing_says_so() -> None:
-    """Without a hub: the error of the loader, and what is needed."""
-    error = EvalSuite().benchmark("inspect_evals/gsm8k", limit=2).check()["gsm8k"]
-    assert "cannot be loaded on this machine" in str(error)
+    """Without a hub: which data set, and how to get it."""
+    error = EvalSuite().benchmark("inspect_evals/truthfulqa", limit=2).check()["truthfulqa"]
+    assert "the data set truthfulqa/truthful_qa is not in the cache of this machine" in str(error)
 
 
 @needs_bfcl

@@ -77,7 +77,7 @@ def test_fluent_methods_leave_the_first_suite_alone(held_out: Conversations) -> 
 def test_an_explicit_eval_takes_the_place_of_the_templates(held_out: Conversations) -> None:
     """The script of the README: a template, and the same benchmark with a limit of one's own."""
     suite = EvalSuite.template("math").benchmark("inspect_evals/gsm8k", limit=7)
-    assert [(spec.name, spec.size) for spec in suite.evals] == [("gsm8k", 7)]
+    assert [(spec.name, spec.size) for spec in suite.evals] == [("math", 100), ("gsm8k", 7)]
 
 
 @pytest.mark.parametrize("use_case", ["chat", "code", "math", "tools"])
@@ -94,7 +94,7 @@ def test_explain_names_every_eval_and_the_smallest_difference(held_out: Conversa
     text = whole(held_out).explain()
     for word in ("held_out", "bfcl", "tickets", "graded by numeric", "0.177", "?"):
         assert word in text
-    assert repr(whole(held_out)) == "EvalSuite(gsm8k, held_out, bfcl, tickets, rows)"
+    assert repr(whole(held_out)) == "EvalSuite(gsm8k, math, held_out, bfcl, tickets, rows)"
     assert "<pre>" in whole(held_out)._repr_html_()
 
 
@@ -102,7 +102,7 @@ def test_only_and_without(held_out: Conversations) -> None:
     """Parts can be taken and removed by name, and a wrong name offers the nearest."""
     suite = whole(held_out)
     assert [spec.name for spec in suite.only("rows", "held_out").evals] == ["held_out", "rows"]
-    assert len(suite.without("rows").evals) == 4
+    assert len(suite.without("rows").evals) == 5
     with pytest.raises(EvalError, match=r"suite\.only\('tickets'\)"):
         suite.only("tickts")
 

@@ -39,6 +39,7 @@ from tinker_officer.errors import EvalError
 from tinker_officer.evals.graders import Answer
 from tinker_officer.evals.prompts import build_prompt, read_answer, tool_protocol
 from tinker_officer.evals.target import Target, open_target
+from tinker_officer.evals.tasks import unbound
 
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def model_for(target: Target, config: GenerateConfig, *, tools: str = "auto") ->
     """
     token = _OPENED.set(target)
     try:
-        return get_model(
+        model = get_model(
             f"tinker_officer/{target.name}",
             config=config,
             memoize=False,
@@ -73,6 +74,8 @@ def model_for(target: Target, config: GenerateConfig, *, tools: str = "auto") ->
             renderer_name=target.renderer_name,
             tools=tools,
         )
+        model.api.candidate = True  # type: ignore[attr-defined]
+        return model
     finally:
         _OPENED.reset(token)
 
@@ -106,6 +109,7 @@ class TinkerAPI(ModelAPI):
         self.checkpoint = checkpoint or model_name
         self.base_model, self.renderer_name, self.tools = base_model, renderer_name, tools
         self.used: set[str] = set()
+        self.candidate = self.judged_itself = False
         self._target = _OPENED.get()
 
     async def generate(
@@ -115,7 +119,14 @@ class TinkerAPI(ModelAPI):
         tool_choice: ToolChoice,
         config: GenerateConfig,
     ) -> ModelOutput:
-        """Return what the checkpoint answers, with usage, stop reason and, where asked, log-probabilities."""
+        """Return what the checkpoint answers, with usage, stop reason and, where asked, log-probabilities.
+
+        Raises:
+            EvalError: it is the candidate, and a scorer asks it to judge.
+        """
+        if self.candidate and _is_scoring():
+            self.judged_itself = True
+            raise unbound("grader")
         target = self._target or await self._open()
         messages = [_as_json(message) for message in input]
         if config.system_message:
@@ -188,6 +199,19 @@ class TinkerAPI(ModelAPI):
         return f"tinker_officer:{self.checkpoint}"
 
 
+def _is_scoring() -> bool:
+    """Return whether Inspect is past the solvers of this sample: whatever asks now is a scorer."""
+    from inspect_ai.event import SpanBeginEvent
+    from inspect_ai.log import transcript
+
+    begun = (
+        event.name
+        for event in reversed(transcript().events)
+        if isinstance(event, SpanBeginEvent) and event.name in {"solvers", "scorers"}
+    )
+    return next(begun, "solvers") == "scorers"
+
+
 class Unbound(ModelAPI):
     """Stands in for a role that nobody bound: without it Inspect would let the candidate grade itself."""
 
@@ -219,16 +243,6 @@ def tinker_officer() -> type[ModelAPI]:
 def tinker_officer_unbound() -> type[ModelAPI]:
     """Return the class that stands in for judges that nobody bound."""
     return Unbound
-
-
-def unbound(role: str) -> EvalError:
-    """Return the error of a task that asks for a role which nobody bound."""
-    return EvalError(
-        f"the task wants a model in the role {role!r}, and none is bound",
-        got="nothing: the candidate would have graded itself",
-        need="a model of your choice in that role",
-        fix=f'suite.benchmark(task, roles={{"{role}": "openai/gpt-4o"}})',
-    )
 
 
 def _as_json(message: ChatMessage) -> dict[str, Any]:

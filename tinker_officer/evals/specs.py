@@ -19,7 +19,7 @@ from tinker_officer._fields import one_of, real, whole
 from tinker_officer._text import nearest
 from tinker_officer.data.conversations import Conversations
 from tinker_officer.errors import EvalError
-from tinker_officer.evals import benchmarks, graders
+from tinker_officer.evals import benchmarks, catalogue, graders
 from tinker_officer.evals.cases import load_cases, some
 from tinker_officer.evals.graders import Grader
 from tinker_officer.evals.grading import TIMEOUT_S
@@ -29,6 +29,7 @@ from tinker_officer.evals.nll import run_nll
 from tinker_officer.evals.prepared import Context, Prepared
 from tinker_officer.evals.product import Sampling, run_product
 from tinker_officer.evals.rubric import Rubric
+from tinker_officer.evals.tasks import JUDGES
 
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ TOOLS = ("auto", "text")
 _LOOKED_AT = 100  # conversations that are looked at for the field to group by
 _NLL = "EvalSuite().nll(held_out)"
 _BENCHMARK = 'EvalSuite().benchmark("inspect_evals/gsm8k", limit=200)'
+_SANDBOX = 'EvalSuite().benchmark("inspect_evals/humaneval", sandbox="local")  # runs its code here'
 _PRODUCT = 'EvalSuite().product("tickets", "eval.jsonl", grader=graders.includes)'
 
 
@@ -189,23 +191,31 @@ class Benchmark:
     scorer: str | None = None
     roles: tuple[tuple[str, str], ...] = attrs.field(default=(), converter=_pairs)
     tools: str = attrs.field(default="auto", validator=one_of(TOOLS, error=EvalError, fix=_BENCHMARK))
+    sandbox: str | None = attrs.field(
+        default=None,
+        validator=attrs.validators.optional(one_of(("docker", "local"), error=EvalError, fix=_SANDBOX)),
+    )
     why: str = attrs.field(default="", eq=False)
     from_template: bool = attrs.field(default=False, eq=False)
 
     @property
     def size(self) -> int | None:
         """Items, where that is known without loading the task."""
-        return self.limit
+        about = catalogue.facts(self._task_name())
+        whole = about.items if about is not None and not self.task_args else None
+        return self.limit if whole is None else min(whole, self.limit or whole)
 
     @property
     def measures(self) -> str:
         """What the figure says."""
-        return self.why or f"accuracy on {self._task_name()}"
+        here = catalogue.known(self.task)
+        return self.why or (here.measures if here is not None else f"accuracy on {self._task_name()}")
 
     @property
     def needs(self) -> str:
         """What must be there."""
-        return benchmarks.NEEDS.get(self._task_name(), "what the task needs: suite.check() tries")
+        judged = {role for role, _ in self.roles} & set(JUDGES)
+        return catalogue.needs(self._task_name(), bound=bool(judged), sandbox=self.sandbox)
 
     def _task_name(self) -> str:
         return self.task if isinstance(self.task, str) else str(getattr(self.task, "name", self.name))
@@ -242,6 +252,7 @@ class Benchmark:
             scorer=self.scorer,
             roles=dict(self.roles),
             tools=self.tools,
+            sandbox=self.sandbox,
         )
         task = benchmarks.load_task(sat)
 

@@ -16,6 +16,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, Self
 
 import attrs
@@ -43,6 +44,7 @@ FORMAT = 1
 # What `explain` assumes of two models that are compared, before either was seen.
 DISCORDANCE = 0.2
 DEVIATION_NATS = 0.2
+_WIDE = 54
 
 
 def _specs(evals: Iterable[Spec]) -> tuple[Spec, ...]:
@@ -55,9 +57,11 @@ class EvalSuite:
 
     Attributes:
         evals: the evals, in the order in which they are asked.
+        use_case: of the template that it was made from; empty when from none.
     """
 
     evals: tuple[Spec, ...] = attrs.field(default=(), converter=_specs)
+    use_case: str = attrs.field(default="", eq=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         names = [spec.name for spec in self.evals]
@@ -82,15 +86,27 @@ class EvalSuite:
     def template(cls, use_case: str) -> Self:
         """Return the suite for a use-case: `chat`, `code`, `math` or `tools`.
 
-        It holds public benchmarks only; add `.nll(held_out)` and `.product(...)`. An eval that is added under
-        the name of one of these takes its place.
+        It holds public benchmarks only, a hundred items of each; `explain` says what the other two layers
+        should hold. An eval that is added under the name of one of these takes its place, and
+        `suite.without(*suite.check())` leaves out what cannot run on this machine.
 
         Raises:
             EvalError: there is no such template.
         """
         from tinker_officer.evals.templates import template
 
-        return cls(template(use_case))
+        return cls(template(use_case), use_case=use_case)
+
+    @staticmethod
+    def catalogue(goal: str | None = None) -> str:
+        """Return the known public benchmarks as a table, or those for a goal: `chat`, `code`, `math`, ...
+
+        Raises:
+            EvalError: there is no such goal.
+        """
+        from tinker_officer.evals.catalogue import catalogue
+
+        return catalogue(goal)
 
     def nll(
         self,
@@ -134,27 +150,31 @@ class EvalSuite:
         scorer: str | None = None,
         roles: Mapping[str, str] | None = None,
         tools: str = "auto",
+        sandbox: str | None = None,
         **task_args: Any,
     ) -> Self:
         """Return a copy that also runs the Inspect task `task`.
 
         Args:
-            task: its registered name, such as `inspect_evals/gsm8k`.
+            task: its registered name, such as `inspect_evals/gsm8k`; or a file with one, `exam.py@my_task`.
             limit: how many of its items, chosen by a hash of their ids: the same for every model.
             name: the eval's name; the last part of the task's when None.
             max_tokens: of an answer; the task's own, or 2048, when None.
             temperature: the task's own, or 0, when None.
-            scorer: which of the task's scorers counts; its first when None.
+            scorer: which of the task's scores counts, `scorer` or `scorer/part`; when None what the catalogue
+                says, or the task's first.
             roles: models for the roles that the task asks for, `{"grader": "openai/gpt-4o"}`.
             tools: how tools are written: `auto`, in the renderer's own format where it has one; or `text`,
                 as `text_tools` does, for small models that were trained so.
+            sandbox: `local` runs what the model writes on this machine, unguarded; the task's own, docker,
+                when None.
             **task_args: the task's own arguments.
 
         Raises:
             EvalError: the name is taken, or a setting is out of range.
         """
         spec = Benchmark(
-            name=name or task.rpartition("/")[2],
+            name=name or task.rpartition("/")[2].rpartition("@")[2].removesuffix(".py"),
             task=task,
             limit=limit,
             task_args=task_args,
@@ -163,6 +183,7 @@ class EvalSuite:
             scorer=scorer,
             roles=roles or {},
             tools=tools,
+            sandbox=sandbox,
         )
         return self._with(spec)
 
@@ -177,6 +198,7 @@ class EvalSuite:
         scorer: str | None = None,
         roles: Mapping[str, str] | None = None,
         tools: str = "auto",
+        sandbox: str | None = None,
     ) -> Self:
         """Return a copy that also runs an Inspect `Task` object of your own; such a suite has no JSON.
 
@@ -194,8 +216,23 @@ class EvalSuite:
             scorer=scorer,
             roles=roles or {},
             tools=tools,
+            sandbox=sandbox,
         )
         return self._with(spec)
+
+    def safety(self, *, judge: str | None = None) -> Self:
+        """Return a copy that also asks what tuning may have broken: truthfulness, hazards and refusals.
+
+        Args:
+            judge: Inspect's name of a model that grades answers, such as `openai/gpt-4o`. Without it only
+                what needs no judge is asked, and refusals are not.
+        """
+        from tinker_officer.evals.templates import safety
+
+        suite = self
+        for spec in safety(judge):
+            suite = suite._with(spec)
+        return suite
 
     def product(
         self,
@@ -306,26 +343,23 @@ class EvalSuite:
 
     def explain(self) -> str:
         """Return what each eval measures, its items, what it can tell apart, and what it needs."""
-        rows = [
-            (
-                spec.name,
-                spec.layer,
-                "?" if spec.size is None else spec.size,
-                _reach(spec),
-                spec.measures,
-                spec.needs,
-            )
-            for spec in self.evals
-        ]
-        header = ("eval", "layer", "n", "tells apart", "measures", "needs")
+        rows = [row for spec in self.evals for row in _rows(spec)]
+        header = ("eval", "layer", "n", "tells apart", "measures, and what it needs")
         if not rows:
             return "an empty suite: add .nll(held_out), .benchmark(...) or .product(...)"
         return (
             table(rows, header=header)
+            + self._wanted()
             + "\n\nTells apart: the smallest difference seen with power 0.8 at 95 %, if two models disagree"
             + f"\non {DISCORDANCE:.0%} of the items, or if their NLL differs by {DEVIATION_NATS} nats"
             + " (standard deviation) between\nconversations. ?: counted when the eval is loaded."
         )
+
+    def _wanted(self) -> str:
+        from tinker_officer.evals.templates import wanted
+
+        said = wanted(self.use_case, {spec.layer for spec in self.evals}) if self.use_case else ""
+        return said and f"\n\n{said}"
 
     def __repr__(self) -> str:
         return f"EvalSuite({', '.join(spec.name for spec in self.evals)})"
@@ -486,6 +520,15 @@ def _identity(spec: Spec) -> dict[str, Any]:
     if isinstance(spec, Benchmark) and not isinstance(spec.task, str):
         return {"kind": "benchmark", "name": spec.name, "task": repr(type(spec.task)), "limit": spec.limit}
     return spec.to_dict()
+
+
+def _rows(spec: Spec) -> list[tuple[str, ...]]:
+    """Return an eval's lines in the table: what it measures, then what it needs."""
+    needs = spec.needs
+    said = [*wrap(spec.measures, _WIDE), *wrap(f"needs {needs}" if needs != "nothing else" else "", _WIDE)]
+    size = "?" if spec.size is None else str(spec.size)
+    first = (spec.name, spec.layer, size, _reach(spec), said[0])
+    return [first, *(("", "", "", "", line) for line in said[1:])]
 
 
 def _reach(spec: Spec) -> str:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import tinker
     from tinker_cookbook.renderers import Renderer
 
+_SENTENCE = "When the 3 old friends met again, nobody knew what to say; then they all laughed."
+
 
 @attrs.frozen
 class Target:
@@ -50,6 +52,15 @@ class Target:
         files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
         stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         return digest([self.name, self.base_model, stats])
+
+    async def probe(self) -> list[float]:
+        """Return the log-probabilities of a fixed sentence, nats: what tells weights of one path apart."""
+        import tinker
+
+        tokens = self.renderer.tokenizer.encode(_SENTENCE, add_special_tokens=False)
+        prompt: tinker.ModelInput = tinker.ModelInput.from_ints(tokens)
+        found = await self.client.compute_logprobs(prompt)
+        return [round(value, 4) for value in found if value is not None]
 
 
 async def open_target(target: Any, on: On, renderer_name: str | None = None) -> Target:

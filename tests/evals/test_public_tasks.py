@@ -1,0 +1,177 @@
+"""The real code of `inspect_evals`, offline on rows of ours: known answers are scored right."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.evals import public_data
+from tests.evals.canned import CannedClient
+from tinker_officer import EvalSuite
+from tinker_officer.errors import EvalError
+from tinker_officer.evals.deadline import Deadline
+from tinker_officer.evals.scorecard import EvalResult
+
+
+@pytest.fixture(scope="module", autouse=True)
+def seeded() -> None:
+    public_data.write_all()
+
+
+def sit(tiny_model: Path, task: str, answer: Callable[[str], str], **options: Any) -> EvalResult:
+    suite = EvalSuite().benchmark(f"inspect_evals/{task}", **options)
+    client = CannedClient(tiny_model, answer)
+    return suite.evaluate(client, on="http://127.0.0.1:1", progress=False)[task]
+
+
+def asked(rows: list[dict[str, Any]], field: str, prompt: str) -> dict[str, Any]:
+    """The row that a prompt asks last: examples come before it."""
+    return max(rows, key=lambda row: prompt.rfind(row[field]))
+
+
+def test_gsm8k_reads_the_number_at_the_end(tiny_model: Path) -> None:
+    """Right with a thousands separator and without; one answer wrong; ten examples stand in the prompt."""
+    prompts: list[str] = []
+
+    def answer(prompt: str) -> str:
+        prompts.append(prompt)
+        row = asked(public_data.GSM8K, "question", prompt)
+        truth = row["answer"].rpartition("#### ")[2]
+        return "I think so.\n\nANSWER: " + {"1,200": "1200"}.get(truth, "8" if "Ben" in prompt else truth)
+
+    result = sit(tiny_model, "gsm8k", answer)
+    assert (result.value, result.n, result.errors) == (pytest.approx(2 / 3), 3, 0)
+    assert all(prompt.count("What is ") == 10 for prompt in prompts)
+    assert result.settings["task_version"] == "2"
+    assert result.higher_is_better
+
+
+@pytest.mark.parametrize(("task", "examples"), [("mmlu_0_shot", 0), ("mmlu_5_shot", 5)])
+def test_mmlu_reads_the_letter(tiny_model: Path, task: str, examples: int) -> None:
+    """Two of three letters right; the five-shot version shows five examples, the other none."""
+    prompts: list[str] = []
+
+    def answer(prompt: str) -> str:
+        prompts.append(prompt)
+        row = asked(public_data.MMLU, "question", prompt)
+        return f"ANSWER: {'ABCD'[row['answer']] if 'star' not in row['question'] else 'A'}"
+
+    result = sit(tiny_model, task, answer)
+    assert (result.value, result.n, result.errors) == (pytest.approx(2 / 3), 3, 0)
+    assert all(prompt.count("Which is number") == examples for prompt in prompts)
+
+
+def test_math_counts_equal_expressions_and_asks_no_judge(tiny_model: Path) -> None:
+    """`(x+1)^2` is what was asked for only to sympy; both figures are on the card, and nobody judged."""
+    answers = {"Add a half": r"\frac{5}{6}", "Square x": "(x+1)^2", "Twice seven": "15"}
+
+    def answer(prompt: str) -> str:
+        return "ANSWER: " + next(text for key, text in answers.items() if key in prompt)
+
+    result = sit(tiny_model, "math", answer)
+    assert result.settings["scorer"] == "expression_exact_match_sympy"
+    assert (result.value, result.n, result.errors) == (pytest.approx(2 / 3), 3, 0)
+    assert result.extra == {"expression_exact_match": pytest.approx(1 / 3)}
+
+
+def test_math_by_a_judge_needs_one(tiny_model: Path) -> None:
+    """Inspect would have taken the candidate itself, without a word."""
+    with pytest.raises(EvalError, match="in the role 'grader', and none is bound"):
+        sit(tiny_model, "math", lambda _: "ANSWER: 1", scorer="expression_equivalance")
+
+
+@pytest.mark.parametrize(("spoil", "value"), [("", 1.0), ("    return None\n", 0.0)])
+def test_canonical_humaneval_solutions_are_right_and_corrupted_ones_wrong(
+    tiny_model: Path, spoil: str, value: float
+) -> None:
+    """Run against the real tests, in a sandbox that isolates nothing and says so."""
+    problems = public_data.human_eval(8)
+
+    def answer(prompt: str) -> str:
+        return spoil + str(asked(problems, "prompt", prompt)["canonical_solution"])
+
+    with pytest.warns(UserWarning, match="runs on this machine"):
+        result = sit(tiny_model, "humaneval", answer, sandbox="local")
+    assert (result.value, result.n, result.errors) == (value, 8, 0)
+
+
+def test_mbpp_is_sat_five_times_and_its_reducers_are_kept(tiny_model: Path) -> None:
+    """One program is right in one epoch of five: its mean is a fifth, and it passes at five."""
+    seen: dict[int, int] = {}
+
+    def answer(prompt: str) -> str:
+        row = asked(public_data.MBPP, "prompt", prompt)
+        seen[row["task_id"]] = seen.get(row["task_id"], 0) + 1
+        wrong = row["task_id"] == 12 and seen[12] != 3
+        return f"```python\n{'x = 1' if wrong else row['code']}\n```"
+
+    with pytest.warns(UserWarning, match="runs on this machine"):
+        result = sit(tiny_model, "mbpp", answer, sandbox="local")
+    assert seen == {11: 5, 12: 5}
+    assert (result.value, result.n, result.errors) == (pytest.approx(0.6), 2, 0)
+    # pass@k = 1 - C(n - c, k) / C(n, k), with c = 5 and c = 1 of n = 5
+    assert result.extra == {
+        "pass_at_1": pytest.approx((1 + 1 / 5) / 2),
+        "pass_at_2": pytest.approx((1 + 2 / 5) / 2),
+        "pass_at_5": pytest.approx(1.0),
+    }
+
+
+def test_ifeval_is_judged_by_the_checkers_of_the_extra(tiny_model: Path) -> None:
+    """Half of the instructions of one prompt, all of the other: one prompt of two, strictly."""
+    pytest.importorskip("lm_eval")
+
+    def answer(prompt: str) -> str:
+        return "No title and no comma" if "sea" in prompt else "The moon is far from here."
+
+    result = sit(tiny_model, "ifeval", answer)
+    assert result.settings["scorer"] == "instruction_following/prompt_level_strict"
+    assert (result.value, result.n, result.errors) == (0.5, 2, 0)
+    assert result.extra["instruction_following/inst_level_strict"] == 1.0
+
+
+def test_bfcl_scores_calls_that_are_written_as_text(tiny_model: Path) -> None:
+    """The true call of each question is right, and prose is wrong."""
+    pytest.importorskip("bfcl_eval")
+    from tinker_officer.evals import text_tools
+    from tinker_officer.evals.calls import Call
+    from tinker_officer.evals.tasks import Sat, load_task
+
+    sat = Sat("bfcl", "inspect_evals/bfcl", 6, {"categories": "simple_python"})
+    samples = list(load_task(sat).dataset)
+    truths = []
+    for sample in samples:
+        ((name, allowed),) = sample.metadata["parsed_ground_truth"][0].items()
+        call = Call(name, {key: values[0] for key, values in allowed.items() if "" not in values})
+        truths.append({"asked": sample.input[-1].text, "call": text_tools.write_calls([call])})
+
+    def answer(prompt: str) -> str:
+        truth = asked(truths, "asked", prompt)
+        return "I would rather not." if truth is truths[0] else truth["call"]
+
+    result = sit(tiny_model, "bfcl", answer, limit=6, tools="text", categories="simple_python")
+    assert (result.value, result.n, result.errors) == (pytest.approx(5 / 6), 6, 0)
+
+
+def test_a_deadline_interrupts_a_thread_that_is_not_the_main_one() -> None:
+    """Signals cannot: there MATH's scorer would call every answer wrong."""
+    ended: list[str] = []
+
+    def endless() -> None:
+        try:
+            with Deadline(seconds=0.2):
+                while True:
+                    pass
+        except TimeoutError:
+            ended.append("interrupted")
+        with Deadline(seconds=30):
+            ended.append("done")
+
+    thread = threading.Thread(target=endless)
+    thread.start()
+    thread.join()
+    assert ended == ["interrupted", "done"]
