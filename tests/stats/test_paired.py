@@ -119,3 +119,33 @@ def test_bounded_difference_covers_partial_credit_at_small_n() -> None:
         found = paired.mean_difference(before, after, bounds=(0, 1))
         held += found.low <= 0 <= found.high
     assert held / 1000 >= 0.95
+
+
+def test_tango_solves_the_score_equation_with_the_likeliest_rate() -> None:
+    """At each end the score statistic is z, with the nuisance rate found by brute-force likelihood."""
+    for b, c, n in ((1, 0, 44), (16, 3, 50), (0, 7, 30), (5, 5, 20), (0, 0, 10)):
+        found = paired.tango(b, c, n)
+        for end, sign in ((found.low, 1), (found.high, -1)):
+            rates = np.linspace(max(0, -end), min(1, (1 - end) / 1), 400_001)
+            first, agree = rates + end, 1 - 2 * rates - end
+            inside = (first >= 0) & (agree >= 0)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                terms = [
+                    np.where(k > 0, k * np.log(p), 0.0)
+                    for k, p in ((b, first), (c, rates), (n - b - c, agree))
+                ]
+            likelihood = np.where(inside, sum(terms), -np.inf)
+            rate = rates[np.argmax(likelihood)]
+            spread = n * (2 * rate + end * (1 - end))
+            assert (b - c - n * end) / math.sqrt(spread) == pytest.approx(sign * 1.959964, abs=2e-3)
+
+
+def test_tango_mirrors_and_keeps_its_bounds() -> None:
+    """Exchanging the counts mirrors the interval; nothing leaves -1 to 1; the value lies inside."""
+    for b, c, n in ((0, 0, 1), (1, 0, 1), (30, 0, 30), (2, 7, 30), (0, 1, 1000)):
+        damage, gain = paired.tango(b, c, n), paired.tango(c, b, n)
+        assert gain.interval == pytest.approx((-damage.high, -damage.low))
+        assert -1 <= damage.low <= damage.value <= damage.high <= 1
+    assert paired.tango(0, 0, 10).high == pytest.approx(1.959964**2 / (10 + 1.959964**2))
+    with pytest.raises(ValueError, match="b, c >= 0"):
+        paired.tango(2, 2, 3)

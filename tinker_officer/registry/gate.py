@@ -21,6 +21,9 @@ from tinker_officer.errors import RegistryError
 
 if TYPE_CHECKING:
     from tinker_officer.evals.scorecard import Scorecard
+    from tinker_officer.evals.suite import EvalSuite
+    from tinker_officer.registry.planning import GatePlan
+    from tinker_officer.registry.values import Version
     from tinker_officer.registry.verdict import Verdict
 
 
@@ -79,6 +82,8 @@ class Gate:
         success: evals of which at least one must be better than the baseline.
         limits: floors and ceilings.
         requirements: evals that must be there, with how many items.
+        pinned: the version (`name@number`, or its id) that is guarded against besides the one in the
+            channel, by the same margins; empty for none.
         confidence: of every two-sided interval; one end errs with half of the rest: 2.5 % at 0.95.
 
     Source:
@@ -90,6 +95,7 @@ class Gate:
     success: tuple[str, ...] = attrs.field(default=(), validator=attrs.validators.deep_iterable(_named))
     limits: tuple[Limit, ...] = attrs.field(default=())
     requirements: tuple[Requirement, ...] = attrs.field(default=())
+    pinned: str = attrs.field(default="", validator=attrs.validators.instance_of(str))
     confidence: float = attrs.field(
         default=0.95, validator=real(0.5, 0.9999, error=RegistryError, fix="Gate(confidence=0.95)")
     )
@@ -121,13 +127,30 @@ class Gate:
         return attrs.evolve(self, limits=(*self.limits, Limit(eval, "at least", value)))
 
     def at_most(self, eval: str, value: float) -> Self:  # noqa: A002 - the field's own word
-        """Return a copy that also asks that the interval of `eval` lies at or below `value`."""
+        """Return a copy that also asks that the interval of `eval` lies at or below `value`.
+
+        Either limit can be on a further figure of a card, such as `"mmlu/ece"`: that one is held by
+        its value alone where the card gives no `ece_low` and `ece_high` beside it, and the line says so.
+        """
         return attrs.evolve(self, limits=(*self.limits, Limit(eval, "at most", value)))
 
     def require(self, eval: str, *, n: int = 1) -> Self:  # noqa: A002 - the field's own word
         """Return a copy that also asks for `eval` with at least `n` items, replacing an earlier n."""
         others = tuple(rule for rule in self.requirements if rule.eval != eval)
         return attrs.evolve(self, requirements=(*others, Requirement(eval, n)))
+
+    def anchor(self, version: Version | str) -> Self:
+        """Return a copy that also guards against `version`, a pinned anchor, replacing any.
+
+        The margins are those of the guardrails. Where the version in production is replaced a dozen times,
+        each time by one that may be a point worse, the anchor is what still holds.
+
+        Args:
+            version: of the same registry: a Version, `name@number`, or an id.
+        """
+        pinned = version if isinstance(version, str) else version.label
+        _named(self, attrs.fields(type(self)).pinned, pinned)
+        return attrs.evolve(self, pinned=pinned)
 
     @property
     def empty(self) -> bool:
@@ -148,6 +171,7 @@ class Gate:
         if self.success:
             clauses.append(" or ".join(self.success) + " better")
         clauses += [f"{limit.eval} {limit.rule} {limit.value:g}" for limit in self.limits]
+        clauses += [f"the same margins against {self.pinned}"] if self.pinned else []
         return clauses + [f"{rule.eval} with {rule.n} items or more" for rule in self.requirements]
 
     def explain(self) -> str:
@@ -183,16 +207,40 @@ class Gate:
             ) from error
 
     def decide(
-        self, candidate: Scorecard | None, baseline: Scorecard | None, *, first: bool | None = None
+        self,
+        candidate: Scorecard | None,
+        baseline: Scorecard | None,
+        *,
+        anchor: Scorecard | None = None,
+        first: bool | None = None,
     ) -> Verdict:
         """Return the verdict on `candidate` against `baseline`, with the evidence for each rule.
 
         Args:
             candidate: the scorecard of the version that is to move; without one nothing passes.
             baseline: the scorecard of the version that it would replace.
-            first: whether there is no version to replace, so that only floors and required evals are
-                judged; True by default when there is no baseline card.
+            anchor: the scorecard of the pinned version; a gate that pins one does not pass without it.
+            first: whether there is no version to replace, so that only floors, required evals and the
+                anchor are judged; True by default when there is no baseline card.
         """
         from tinker_officer.registry import judge
 
-        return judge.decide(self, candidate, baseline, first=baseline is None if first is None else first)
+        first = baseline is None if first is None else first
+        return judge.decide(self, candidate, baseline, anchor=anchor, first=first)
+
+    def plan(
+        self, suite: EvalSuite, *, discordance: float = 0.2, deviation: float = 0.2, power: float = 0.8
+    ) -> GatePlan:
+        """Return what the gate can decide with the items of `suite`, before anything is sampled.
+
+        Args:
+            suite: the evals, with their numbers of items.
+            discordance: the share of items on which two models are expected to differ.
+            deviation: how much their NLL is expected to differ between conversations, a standard
+                deviation in nats.
+            power: the chance that each rule must have to be decided for a model that is as good as the
+                baseline; it is shared among the guardrails, which must all pass.
+        """
+        from tinker_officer.registry import planning
+
+        return planning.plan(self, suite, discordance=discordance, deviation=deviation, power=power)

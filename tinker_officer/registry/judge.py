@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from tinker_officer.registry.evidence import Pairs, flaw, key, own_estimate, pair, scaled_n
+from tinker_officer.registry.evidence import (
+    Pairs,
+    figure_estimate,
+    flaw,
+    key,
+    own_estimate,
+    pair,
+    scaled_n,
+)
 from tinker_officer.registry.verdict import Line, Outcome, Verdict, missing
 
 
@@ -21,7 +29,14 @@ if TYPE_CHECKING:
     from tinker_officer.registry.gate import Gate, Limit, Requirement
 
 
-def decide(gate: Gate, candidate: Scorecard | None, baseline: Scorecard | None, *, first: bool) -> Verdict:
+def decide(
+    gate: Gate,
+    candidate: Scorecard | None,
+    baseline: Scorecard | None,
+    *,
+    anchor: Scorecard | None,
+    first: bool,
+) -> Verdict:
     """Return the verdict of `gate` on `candidate`; what `Gate.decide` does, which documents it."""
     notes = _notes(candidate, baseline, first=first)
     blocked = candidate is None or gate.empty or (baseline is None and not first)
@@ -35,6 +50,8 @@ def decide(gate: Gate, candidate: Scorecard | None, baseline: Scorecard | None, 
             lines += [_absent(name, found) for name in named if not _match(name, found)]
         elif baseline is not None:
             lines += _compared(gate, {key(result): result for result in baseline.evals}, found)
+        pinned, problem = _anchored(gate, candidate, anchor)
+        lines, notes, blocked = lines + pinned, notes + [problem] * bool(problem), blocked or bool(problem)
         lines += [_limit(gate, limit, _match(limit.eval, found), found) for limit in gate.limits]
         lines += [_required(rule, _match(rule.eval, found), found) for rule in gate.requirements]
     if gate.empty or not lines:
@@ -47,23 +64,50 @@ def decide(gate: Gate, candidate: Scorecard | None, baseline: Scorecard | None, 
         baseline=baseline.target if baseline else "",
         candidate_card=_digest(candidate),
         baseline_card=_digest(baseline),
+        anchor=anchor.target if anchor and gate.pinned else gate.pinned,
+        anchor_card=_digest(anchor) if gate.pinned else "",
         suite_digest=candidate.suite_digest if candidate else "",
         gate=json.loads(gate.to_json()),
     )
 
 
+def _anchored(gate: Gate, candidate: Scorecard, anchor: Scorecard | None) -> tuple[list[Line], str]:
+    """Return the guardrails against the anchor, and what keeps it from being compared with."""
+    if not gate.pinned:
+        return [], ""
+    if anchor is None:
+        return [], f"The anchor {gate.pinned} has no scorecard: evaluate it, and register the card with it."
+    problem = _incomparable(candidate, anchor, who="anchor")
+    if problem or _digest(anchor) == _digest(candidate):
+        return [], problem
+    before, after = ({key(result): result for result in card.evals} for card in (anchor, candidate))
+    lines = _guards(gate, before, after, where="the anchor's card")
+    if not lines:
+        return [], "The anchor is pinned, but no eval of its card has a margin."
+    return [attrs.evolve(line, against="anchor") for line in lines], ""
+
+
 def _compared(gate: Gate, before: dict[str, EvalResult], after: dict[str, EvalResult]) -> list[Line]:
+    return [
+        *_guards(gate, before, after, where="the baseline's card"),
+        *_successes(gate, before, after),
+    ]
+
+
+def _guards(
+    gate: Gate, before: dict[str, EvalResult], after: dict[str, EvalResult], *, where: str
+) -> list[Line]:
     margins = dict.fromkeys(before, gate.margin)
     lines = []
     for guard in gate.guards:
         if name := _match(guard.eval, before):
             margins[name] = guard.margin
         else:
-            lines.append(_absent(guard.eval, before, where="the baseline's card"))
+            lines.append(_absent(guard.eval, before, where=where))
     for name, margin in margins.items():
         if margin is not None:
             lines.append(_guarded(gate, name, before[name], after.get(name), margin, list(after)))
-    return lines + _successes(gate, before, after)
+    return lines
 
 
 def _guarded(
@@ -137,13 +181,17 @@ def _successes(gate: Gate, before: dict[str, EvalResult], after: dict[str, EvalR
 
 def _limit(gate: Gate, limit: Limit, name: str, found: dict[str, EvalResult]) -> Line:
     blank = Line(rule=limit.rule, eval=name or limit.eval, outcome=Outcome.INCONCLUSIVE, limit=limit.value)
-    if not name:
-        return attrs.evolve(blank, why=missing(limit.eval, "the candidate's card", list(found)))
-    result = found[name]
+    figure = "" if name else limit.eval.rpartition("/")[2]
+    result = found.get(name) or _with_figure(limit.eval, found)
+    if result is None:
+        known = [*found, *(f"{r.name}/{extra}" for r in found.values() for extra in r.extra)]
+        return attrs.evolve(blank, why=missing(limit.eval, "the candidate's card", known))
     problem = flaw(result)
     if problem:
         return attrs.evolve(blank, why=f"candidate: {problem}")
-    own = own_estimate(result, gate.confidence)
+    own = figure_estimate(result, figure) if figure else own_estimate(result, gate.confidence)
+    if own is None:
+        return attrs.evolve(blank, why=f"candidate: {figure} is not a finite number")
     above, below = own.low >= limit.value, own.high <= limit.value
     if limit.rule == "at least":
         outcome = _side(above, own.high < limit.value)
@@ -158,7 +206,14 @@ def _limit(gate: Gate, limit: Limit, name: str, found: dict[str, EvalResult]) ->
         low=own.low,
         high=own.high,
         n_needed=needed if outcome is Outcome.INCONCLUSIVE else None,
+        by_value=bool(figure) and own.low == own.high,
     )
+
+
+def _with_figure(name: str, found: dict[str, EvalResult]) -> EvalResult | None:
+    """Return the eval that has the further figure `<eval>/<figure>`, such as a calibration error."""
+    owner, _, figure = name.rpartition("/")
+    return next((one for one in found.values() if one.name == owner and figure in one.extra), None)
 
 
 def _side(met: bool, broken: bool) -> Outcome:
@@ -236,15 +291,15 @@ def _notes(candidate: Scorecard | None, baseline: Scorecard | None, *, first: bo
     return [problem] if problem else []
 
 
-def _incomparable(candidate: Scorecard | None, baseline: Scorecard | None) -> str:
-    if candidate is None or baseline is None:
+def _incomparable(candidate: Scorecard | None, other: Scorecard | None, *, who: str = "baseline") -> str:
+    if candidate is None or other is None:
         return ""
-    if candidate.suite_digest != baseline.suite_digest:
-        return "Stale: the suite changed since the baseline sat it. Evaluate the baseline on this suite."
-    same_model = candidate.base_model == baseline.base_model
-    if same_model and candidate.renderer_name != baseline.renderer_name:
+    if candidate.suite_digest != other.suite_digest:
+        return f"Stale: the suite changed since the {who} sat it. Evaluate the {who} on this suite."
+    same_model = candidate.base_model == other.base_model
+    if same_model and candidate.renderer_name != other.renderer_name:
         return (
-            f"Stale: the prompts were rendered by {baseline.renderer_name} for the baseline and by"
+            f"Stale: the prompts were rendered by {other.renderer_name} for the {who} and by"
             f" {candidate.renderer_name} for the candidate."
         )
     return ""

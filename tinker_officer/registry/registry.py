@@ -291,7 +291,9 @@ class Registry(Snapshot):
 def _judged(connection: sa.Connection, gate: Gate, candidate: Version, now: Version | None) -> Verdict:
     card = reads.card_for(connection, candidate.id)
     against = reads.card_for(connection, now.id, card.suite_digest if card else "") if now else None
-    return gate.decide(card, against, first=now is None)
+    pinned = reads.find(connection, gate.pinned) if gate.pinned else None
+    anchor = reads.card_for(connection, pinned.id, card.suite_digest if card else "") if pinned else None
+    return gate.decide(card, against, anchor=anchor, first=now is None)
 
 
 def _check_actor(actor: str, reason: str, *, override: bool) -> None:

@@ -40,6 +40,8 @@ class Line:
         limit: what the interval is held against: the margin, 0 for "better", or the floor or ceiling.
         n_needed: items that would decide, if the rates stay as they were seen; None when no n is likely
             to, or when it is decided.
+        against: "anchor" where the pinned anchor is the baseline; empty for the version in the channel.
+        by_value: whether the figure has no interval, and was held against the limit by its value.
     """
 
     rule: str
@@ -53,13 +55,15 @@ class Line:
     high: float | None = None
     limit: float | None = None
     n_needed: int | None = None
+    against: str = ""
+    by_value: bool = False
 
     def cells(self) -> tuple[str, ...]:
         """Return the line as the cells of `HEADER`."""
         compares = self.rule in {"not worse", "better"}
         return (
             self.eval,
-            self.rule,
+            f"{self.rule} ({self.against})" if self.against else self.rule,
             str(self.n) if self.n else "",
             figure(self.baseline),
             figure(self.candidate),
@@ -73,7 +77,7 @@ class Line:
         """Return the words beside the outcome: why it cannot pass, or the n that would decide."""
         if self.why:
             return self.why
-        parts = []
+        parts = ["by its value: the card gives no interval"] if self.by_value else []
         if self.rule in {"at least", "at most"} and self.low is not None and self.high is not None:
             parts.append(f"candidate lies in {figure(self.low)} to {figure(self.high)}")
         if self.outcome is Outcome.INCONCLUSIVE:
@@ -113,6 +117,8 @@ class Verdict:
         baseline: the one that it was judged against; empty when there was none.
         candidate_card: digest of the candidate's scorecard.
         baseline_card: digest of the baseline's.
+        anchor: the pinned version's checkpoint or base model; empty when none was asked for.
+        anchor_card: digest of its scorecard.
         suite_digest: the suite that the candidate sat.
         gate: the gate, as JSON.
     """
@@ -124,6 +130,8 @@ class Verdict:
     baseline: str = ""
     candidate_card: str = ""
     baseline_card: str = ""
+    anchor: str = ""
+    anchor_card: str = ""
     suite_digest: str = ""
     gate: dict[str, Any] = attrs.field(factory=dict)
 
@@ -138,7 +146,8 @@ class Verdict:
 
     def explain(self) -> str:
         """Return the decision and its evidence as a table."""
-        against = f" against {self.baseline}" if self.baseline else ""
+        others = [self.baseline, f"the anchor {self.anchor}" if self.anchor else ""]
+        against = f" against {' and '.join(filter(None, others))}" if any(others) else ""
         parts = [f"{self.outcome}: {self.candidate or 'no candidate'}{against}"]
         parts.extend(f"  {note}" for note in self.notes)
         if self.lines:

@@ -43,6 +43,50 @@ def bonett_price(b: int, c: int, n: int, confidence: float = 0.95) -> Estimate:
     return Estimate((b - c) / n, max(-1.0, p - q - half), min(1.0, p - q + half), n, confidence)
 
 
+def tango(b: int, c: int, n: int, confidence: float = 0.95) -> Estimate:
+    """Return the same difference as `bonett_price` with Tango's score interval.
+
+    Where nearly all of few discordant pairs point one way, Bonett and Price's end lies too near (its true
+    error is up to 6 % at a nominal 2.5 %); the score interval keeps its level there.
+
+    Args:
+        b: pairs that count for the difference.
+        c: pairs that count against it.
+        n: all pairs, those that agree among them.
+        confidence: two-sided; each end alone errs with `(1 - confidence) / 2`.
+
+    Raises:
+        ValueError: as for `bonett_price`.
+
+    Source:
+        Tango 1998, "Equivalence test and confidence interval for the difference in proportions for the
+        paired-sample design".
+    """
+    if min(b, c) < 0 or b + c > n or n == 0:
+        raise ValueError(f"need b, c >= 0 and b + c <= n with n > 0, got b={b!r}, c={c!r}, n={n!r}")
+    z = normal_quantile(confidence)
+    low, high = -_tango_end(c, b, n, z), _tango_end(b, c, n, z)
+    return Estimate((b - c) / n, low, high, n, confidence)
+
+
+def _tango_end(b: int, c: int, n: int, z: float) -> float:
+    """Return the difference above `(b - c) / n` at which the score statistic falls to `-z`."""
+    from scipy.optimize import brentq
+
+    def score(difference: float) -> float:
+        """Return Tango's statistic plus z; the nuisance rate is its maximum-likelihood value."""
+        linear = (2 * n - b + c) * difference - b - c
+        root = math.sqrt(linear**2 + 8 * n * c * difference * (1 - difference))
+        rate = max(0.0, -difference, (root - linear) / (4 * n))
+        spread = n * (2 * rate + difference * (1 - difference))
+        return (b - c - n * difference) / math.sqrt(spread) + z if spread > 0 else z
+
+    top = 1 - 1e-12
+    if b == n or score(top) > 0:
+        return 1.0
+    return float(brentq(score, (b - c) / n, top, xtol=1e-12))
+
+
 def discordant(before: ArrayLike, after: ArrayLike) -> tuple[int, int, int]:
     """Return `(regressions, improvements, n)` of binary scores, paired by position.
 
