@@ -10,15 +10,17 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from tinker_officer.errors import RegistryError
 from tinker_officer.registry import schema
-from tinker_officer.registry.database import Database, open_database
+from tinker_officer.registry.database import open_database
 from tinker_officer.registry.migrations import config
 from tinker_officer.registry.registry import Registry
+from tinker_officer.registry.sqlite import SqliteDatabase, safe_in_wal
 
 
 FOUR_PARTS = r"(?s)got:.*need:.*fix:"
@@ -120,21 +122,72 @@ def test_no_row_can_be_changed_or_deleted(registry, card, binary, table, change)
         connection.execute(change.format(table))
 
 
-def test_a_current_registry_opens_without_alembic_and_fast(tmp_path):
-    """Opening beside the import takes under 50 ms, and alembic is only loaded to make a file."""
+def test_a_current_registry_opens_without_alembic(tmp_path):
+    """Alembic, which takes longer to import than the registry to open, is only loaded to make a file."""
     path = tmp_path / "models.db"
     Registry.open(path)
     code = (
-        "import sys, time\n"
+        "import sys\n"
         "from tinker_officer.registry.registry import Registry\n"
-        "start = time.perf_counter()\n"
         f"Registry.open({str(path)!r})\n"
-        "print(time.perf_counter() - start, 'alembic' in sys.modules)"
+        "print('alembic' in sys.modules)"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    taken, loaded = shown.split()
-    assert float(taken) < 0.05
-    assert loaded == "False"
+    assert shown.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("version", "safe"),
+    [
+        ("3.40.1", False), ("3.44.5", False), ("3.44.6", True), ("3.45.0", False), ("3.50.6", False),
+        ("3.50.7", True), ("3.51.2", False), ("3.51.3", True), ("3.52.0", True), ("4.0.0", True),
+    ],
+)  # fmt: skip
+def test_wal_mode_is_for_the_sqlites_that_were_mended(version, safe):
+    """3.7.0 to 3.51.2 can corrupt a file in WAL mode, but for the two branches that were mended."""
+    assert safe_in_wal(tuple(map(int, version.split(".")))) is safe
+
+
+RELEASED = Path(__file__).parent / "released"
+
+
+def released(path, revision):
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript((RELEASED / f"{revision}.sql").read_text("utf-8"))
+    return path
+
+
+@pytest.mark.parametrize("revision", schema.REVISIONS[:-1])
+def test_a_registry_of_every_released_schema_is_brought_up_to_date_and_a_copy_kept(tmp_path, revision):
+    """The record and its log stay as they were, search works, and the old file lies beside the new one."""
+    path = released(tmp_path / "models.db", revision)
+    with pytest.raises(RegistryError, match="older schema"):
+        Registry.open(path, read_only=True)
+    registry = Registry.open(path)
+    assert registry.verify().entries == 7
+    assert registry.current("production").label == "tickets@1"
+    assert registry.search("evals.tickets.accuracy = 1")[0].label == "tickets@2"
+    registry.promote("tickets@2", to="staging", actor="ci", key="k")
+    assert names(tmp_path) == ["models.db", f"models.db.schema-{revision}.backup"]
+    with closing(sqlite3.connect(tmp_path / f"models.db.schema-{revision}.backup")) as old:
+        assert old.execute("SELECT version_num FROM alembic_version").fetchone() == (revision,)
+        assert old.execute("SELECT count(*) FROM events").fetchone() == (7,)
+    with SqliteDatabase(path).read() as connection:
+        assert connection.scalar(sa.text("SELECT version_num FROM alembic_version")) == schema.REVISIONS[-1]
+
+
+def test_many_processes_that_meet_an_old_file_at_once_migrate_it_once(tmp_path):
+    """All of them end with the new schema and an intact log; none sees it half-way."""
+    path = released(tmp_path / "models.db", "0001")
+    code = (
+        "import sys; from tinker_officer.registry.registry import Registry\n"
+        "registry = Registry.open(sys.argv[1]); registry.register('m' + sys.argv[2], name='m')"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", code, str(path), str(n)]) for n in range(4)]
+    assert [process.wait(timeout=120) for process in processes] == [0] * 4
+    registry = Registry.open(path)
+    assert registry.verify().entries == 11
+    assert len(registry.search("name = 'm'")) == 4
 
 
 def test_a_registry_that_was_put_in_wal_mode_is_taken_out_of_it(tmp_path):
@@ -261,7 +314,8 @@ def test_killed_writers_lose_no_acknowledged_event_and_leave_a_whole_chain(tmp_p
     acknowledged = []
     for round_ in range(3):
         processes = writers(path, 3, each=400)
-        time.sleep(1.6 + 0.17 * round_)
+        acknowledged += [process.stdout.readline().strip() for process in processes]  # all are at work
+        time.sleep(0.2 + 0.17 * round_)
         for process in processes:
             process.send_signal(signal.SIGKILL)
         for process in processes:
@@ -272,5 +326,5 @@ def test_killed_writers_lose_no_acknowledged_event_and_leave_a_whole_chain(tmp_p
         assert acknowledged
         assert known >= set(acknowledged)
         assert registry.verify().entries >= len(set(acknowledged))
-    with Database(path).read() as connection:
+    with SqliteDatabase(path).read() as connection:
         assert connection.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"

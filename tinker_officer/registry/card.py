@@ -62,7 +62,8 @@ def _audit(head: Audit) -> str:
     )
 
 
-def _grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table of cells that are Markdown already."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -76,10 +77,15 @@ def _facts(version: Version) -> str:
         ("renderer", code(version.renderer_name) if version.renderer_name else ""),
         ("sampler\\_path", code(version.sampler_path) if version.sampler_path else ""),
         ("state\\_path", code(version.state_path) if version.state_path else ""),
-        ("made from", ", ".join(code(parent[:SHORT]) for parent in version.parents)),
+        ("made from", ", ".join(_parent(version, parent) for parent in version.parents)),
+        ("weights", escaped(pairs(version.weights))),
         ("notes", escaped(version.notes)),
     )
-    return _grid(("", ""), [(name, value) for name, value in facts if value])
+    return grid(("", ""), [(name, value) for name, value in facts if value])
+
+
+def _parent(version: Version, parent: str) -> str:
+    return f"{escaped(version.relations.get(parent, ''))} {code(parent[:SHORT])}".strip()
 
 
 def _overrides(moves: Sequence[Move]) -> list[str]:
@@ -102,7 +108,7 @@ def _scores(cards: Sequence[Scorecard]) -> list[str]:
     earlier = f" {len(cards) - 1} earlier scorecards are in the registry." if len(cards) > 1 else ""
     return [
         "## Scores\n\n"
-        + _grid(("eval", "metric", "n", "value", "95 % interval", "better", "notes"), rows)
+        + grid(("eval", "metric", "n", "value", "95 % interval", "better", "notes"), rows)
         + f"\n\nMeasured {escaped(newest.created)}, suite {code(newest.suite_digest[:SHORT])},"
         f" scorecard {code(newest.digest[:SHORT])}.{earlier}"
     ]
@@ -140,8 +146,8 @@ def _training(version: Version) -> list[str]:
     figures = [
         (escaped(name), _metric(value)) for name, value in sorted(version.metrics.items()) if number(value)
     ]
-    blocks = ["## Training\n\n" + _grid(("", ""), [(name, value) for name, value in rows if value])]
-    return [*blocks, _grid(("metric", "last value"), figures)] if figures else blocks
+    blocks = ["## Training\n\n" + grid(("", ""), [(name, value) for name, value in rows if value])]
+    return [*blocks, grid(("metric", "last value"), figures)] if figures else blocks
 
 
 def _metric(value: float) -> str:
@@ -165,7 +171,7 @@ def _history(moves: Sequence[Move]) -> list[str]:
         )
         for move in moves
     ]
-    blocks = ["## History\n\n" + _grid(("when", "channel", "what", "gate", "by", "reason"), rows)]
+    blocks = ["## History\n\n" + grid(("when", "channel", "what", "gate", "by", "reason"), rows)]
     blocks += [_evidence(move, move.verdict) for move in moves if move.verdict is not None]
     return blocks
 
@@ -173,7 +179,9 @@ def _history(moves: Sequence[Move]) -> list[str]:
 def _evidence(move: Move, verdict: Verdict) -> str:
     head = f"### {verdict.outcome} for {escaped(move.channel)}, {escaped(move.at[:19].replace('T', ' '))}"
     notes = [f"- {escaped(note)}" for note in verdict.notes]
-    against = f"Against {code(verdict.baseline)}." if verdict.baseline else "Against nothing."
+    others = [code(verdict.baseline)] if verdict.baseline else []
+    others += [f"the anchor {code(verdict.anchor)}"] if verdict.anchor else []
+    against = f"Against {' and '.join(others) or 'nothing'}."
     rows = [tuple(escaped(cell) for cell in line.cells()) for line in verdict.lines]
-    grid = [_grid(HEADER, rows)] if rows else []
-    return "\n\n".join([head, against, *(["\n".join(notes)] if notes else []), *grid])
+    lines = [grid(HEADER, rows)] if rows else []
+    return "\n\n".join([head, against, *(["\n".join(notes)] if notes else []), *lines])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Protocol
 
 from tinker_officer._text import nearest
@@ -62,11 +62,12 @@ class Step(Protocol):
         """The version that the channel holds since."""
 
 
-def standing(moves: Iterable[Step]) -> list[str]:
+def standing(moves: Iterable[Step], gone: Collection[str] = ()) -> list[str]:
     """Return the versions that a channel can fall back on, the current one last.
 
     Args:
         moves: the moves of one channel of one model, oldest first; refusals are passed over.
+        gone: versions whose checkpoints were deleted: nothing can fall back on them.
 
     Returns:
         Version ids; a rollback takes the last away, and a withdrawn version is never fallen back on.
@@ -79,4 +80,4 @@ def standing(moves: Iterable[Step]) -> list[str]:
             del stack[-1:]
         elif move.kind in {"withdrawn", "reinstated"}:
             stack = [version for version in stack if version != move.version]
-    return stack
+    return [version for version in stack if version not in gone]

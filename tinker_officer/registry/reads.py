@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -29,6 +29,13 @@ def all_versions(connection: sa.Connection, name: str | None, until: str) -> tup
     query = query.where(versions.c.name == name) if name is not None else query
     query = query.where(versions.c.created <= until) if until else query
     return tuple(_version(record) for record in connection.scalars(query))
+
+
+def by_ids(connection: sa.Connection, ids: Sequence[str]) -> tuple[Version, ...]:
+    """Return the versions with these ids, in that order."""
+    query = sa.select(versions.c.id, versions.c.record).where(versions.c.id.in_(ids))
+    found = {one: _version(record) for one, record in connection.execute(query)}
+    return tuple(found[one] for one in ids if one in found)
 
 
 def find(connection: sa.Connection, ref: Version | str, until: str = "") -> Version:
@@ -103,7 +110,39 @@ def stack(connection: sa.Connection, name: str, channel: str, until: str = "") -
         moves.c.name == name, moves.c.channel == channel, moves.c.kind != "refused"
     )
     query = query.where(moves.c.at <= until) if until else query
-    return standing(_Row(*row) for row in connection.execute(query.order_by(moves.c.seq)))
+    steps = [_Row(*row) for row in connection.execute(query.order_by(moves.c.seq))]
+    return standing(steps, gone(connection, name, until))
+
+
+def gone(connection: sa.Connection, name: str, until: str = "") -> set[str]:
+    """Return the versions of a model whose checkpoints were deleted, or are being deleted."""
+    query = sa.select(moves.c.version).where(moves.c.name == name, moves.c.channel == "")
+    query = query.where(moves.c.kind == "pruning")
+    query = query.where(moves.c.at <= until) if until else query
+    return set(connection.scalars(query))
+
+
+def held(connection: sa.Connection, name: str | None = None) -> set[str]:
+    """Return the versions that a hold keeps."""
+    query = sa.select(moves.c.version, moves.c.kind).where(moves.c.kind.in_(("held", "released")))
+    query = query.where(moves.c.name == name) if name is not None else query
+    last = {version: kind for version, kind in connection.execute(query.order_by(moves.c.seq))}  # noqa: C416
+    return {version for version, kind in last.items() if kind == "held"}
+
+
+def deployed(connection: sa.Connection, until: str = "") -> dict[tuple[str, str], list[str]]:
+    """Return, by model and channel, the versions that it can fall back on, the current one last."""
+    query = sa.select(moves.c.name, moves.c.channel, moves.c.kind, moves.c.version)
+    query = query.where(moves.c.kind != "refused").order_by(moves.c.seq)
+    query = query.where(moves.c.at <= until) if until else query
+    steps: dict[tuple[str, str], list[_Row]] = {}
+    lost: dict[str, set[str]] = {}
+    for name, channel, kind, version in connection.execute(query):
+        if channel:
+            steps.setdefault((name, channel), []).append(_Row(kind, version))
+        elif kind == "pruning":
+            lost.setdefault(name, set()).add(version)
+    return {place: standing(made, lost.get(place[0], ())) for place, made in steps.items()}
 
 
 def holder(connection: sa.Connection, name: str, channel: str, until: str = "") -> str | None:
@@ -114,7 +153,7 @@ def holder(connection: sa.Connection, name: str, channel: str, until: str = "") 
     query = query.where(moves.c.at <= until) if until else query
     last = connection.execute(query.order_by(moves.c.seq.desc()).limit(1)).one_or_none()
     if last is None or last.kind not in {"withdrawn", "reinstated"}:
-        return last.version if last else None
+        return str(last.version) if last else None
     return next(reversed(stack(connection, name, channel, until)), None)
 
 
@@ -153,15 +192,20 @@ def _only_name(connection: sa.Connection, channel: str) -> str | None:
 
 def used_channels(connection: sa.Connection) -> tuple[str, ...]:
     """Return every channel that there is: those that each registry has, and those that moves named."""
-    seen = connection.scalars(sa.select(moves.c.channel).distinct())
+    seen = connection.scalars(sa.select(moves.c.channel).where(moves.c.channel != "").distinct())
     return tuple(dict.fromkeys((*CHANNELS, *seen)))
 
 
 def holders(connection: sa.Connection, name: str, version: str) -> Iterable[str]:
     """Return the channels of a model that a version stands in, or that could fall back on it."""
     query = sa.select(moves.c.channel).where(moves.c.name == name, moves.c.version == version).distinct()
-    channels = [channel for channel in connection.scalars(query) if channel != "retired"]
+    channels = [channel for channel in connection.scalars(query) if channel not in {"retired", ""}]
     return [channel for channel in channels if version in stack(connection, name, channel)]
+
+
+def move(connection: sa.Connection, seq: int) -> Move:
+    """Return the move of that number."""
+    return _move(connection.scalars(sa.select(moves.c.record).where(moves.c.seq == seq)).one())
 
 
 def _version(record: str) -> Version:

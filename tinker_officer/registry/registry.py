@@ -2,41 +2,32 @@
 
 from __future__ import annotations
 
-import enum
 import logging
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import sqlalchemy as sa
-
-from tinker_officer.errors import RegistryError
-from tinker_officer.registry import audit, reads, sources, writes
-from tinker_officer.registry.channels import CHANNELS, UNGATED, check_channel
-from tinker_officer.registry.database import open_database
+from tinker_officer.registry import hooks, moving, pruning, sources, writes
+from tinker_officer.registry.database import Database, open_database
+from tinker_officer.registry.hooks import Hook
+from tinker_officer.registry.moving import Expected, Whatever
+from tinker_officer.registry.records import Records
 from tinker_officer.registry.refusal import PromotionRefused
-from tinker_officer.registry.snapshot import Snapshot
 from tinker_officer.registry.values import Move, Version, version_id
-from tinker_officer.registry.verdict import Verdict
 
 
 if TYPE_CHECKING:
+    from tinker_officer._service import On
     from tinker_officer.evals.scorecard import Scorecard
     from tinker_officer.registry.gate import Gate
+    from tinker_officer.registry.pruning import Pruning
     from tinker_officer.train.result import RunResult
 
 logger = logging.getLogger(__name__)
 
 
-class _Whatever(enum.Enum):
-    """What stands for "whatever the channel holds when the decision is made"."""
-
-    CURRENT = "whatever is current"
-
-
-class Registry(Snapshot):
+class Registry(Records):
     """The record of versions, their scorecards, and their moves between channels. Safe among processes.
 
     Example:
@@ -46,18 +37,64 @@ class Registry(Snapshot):
         ...     move = registry.promote(version, to="production", gate=gate, actor="ci")
     """
 
+    def __init__(self, database: Database, *, on_event: Hook | None = None, reader: str = "on_event") -> None:
+        super().__init__(database)
+        self._hook, self._reader = on_event, reader
+        if on_event is not None:
+            hooks.subscribe(database, reader)
+
     @classmethod
-    def open(cls, where: str | Path, *, timeout_s: float = 30.0) -> Self:
-        """Return the registry at `where`; a new one is made there if there is no file (and folder) yet.
+    def open(
+        cls,
+        where: str | Path,
+        *,
+        timeout_s: float = 30.0,
+        read_only: bool = False,
+        on_event: Hook | None = None,
+        reader: str = "on_event",
+    ) -> Self:
+        """Return the registry at `where`; a new one is made there if there is none (and no folder) yet.
 
         Args:
-            where: path of an SQLite file, or `sqlite:///models.db`.
+            where: path of an SQLite file, `sqlite:///models.db`, or a `postgresql://` URL (extra `postgres`).
             timeout_s: how long a change waits for those of other processes.
+            read_only: whether it is only to be read; nothing is made or brought up to date then.
+            on_event: called with every `Event` of the log, at least once, after the change stands: those of
+                other processes too, and those that a crash left. Where it raises, the change stands all the
+                same, and the event comes again.
+            reader: the hook's name: each has a place of its own in the log.
 
         Raises:
-            RegistryError: the file is not a registry, or of a later version; it is left untouched.
+            RegistryError: what is there is no registry, or of a later version; it is left untouched.
         """
-        return cls(open_database(where, timeout_s=timeout_s))
+        database = open_database(where, timeout_s=timeout_s, read_only=read_only)
+        registry = cls(database, on_event=on_event, reader=reader)
+        registry.deliver()
+        return registry
+
+    @classmethod
+    def from_json(cls, path: str | Path, *, at: str | Path) -> Self:
+        """Return a registry at `at` with everything that `to_json` wrote, audit log included, and verified.
+
+        Args:
+            path: the file.
+            at: where the new registry is made: a path or URL, as for `open`; it may exist, but be empty.
+
+        Raises:
+            RegistryError: the file is no registry's, its log does not verify, or the registry is not empty.
+        """
+        from tinker_officer.registry.transfer import read_json
+
+        database = open_database(at)
+        with database.write() as connection:
+            read_json(connection, Path(path))
+        return cls(database)
+
+    def deliver(self) -> int:
+        """Hand what is new in the log to `on_event`, and return how many entries it took; 0 without one."""
+        if self._hook is None:
+            return 0
+        return hooks.deliver(self._database, self._reader, self._hook)
 
     def __enter__(self) -> Self:
         return self
@@ -76,33 +113,42 @@ class Registry(Snapshot):
         card: Scorecard | None = None,
         *,
         name: str | None = None,
-        parents: Sequence[Version | str] = (),
+        parents: Sequence[Version | str] | Mapping[str, Sequence[Version | str]] = (),
         notes: str = "",
+        data: Mapping[str, Any] | None = None,
+        base_model: str = "",
     ) -> Version:
-        """Record a trained model, or a base model as it came, and return its version.
+        """Record a model, trained here, trained elsewhere or as it came, and return its version.
 
         The same source again gives the same version; a card that it did not have yet is attached to it.
 
         Args:
-            source: the result of a run, or the name or folder of a base model.
+            source: the result of a run; the name of a base model; or the folder or file of weights from
+                elsewhere, whose files are recorded with their SHA-256.
             card: its scorecard. Of a run's checkpoints, the one that the card was made on is registered;
                 without a card, the best.
             name: of what it is a version; the run's name, or the last part of the base model's, if left out.
-            parents: versions that it was made from.
+            parents: versions that it was made from; as a mapping, by how:
+                `{"distilled from": [teacher], "merged from": [a, b]}`.
             notes: whatever should stand on its card.
+            data: what else is known of what it learned from, beside what the run recorded: `licence`,
+                `sources`, a contamination report.
+            base_model: what weights from elsewhere were trained from.
 
         Raises:
             RegistryError: the card is of another model, or was recorded for one that was trained otherwise;
                 a parent is unknown; or the version is there already with other notes or parents.
         """
-        fields = sources.describe(source, card, name)
+        fields = sources.describe(source, card, name, data=data, base_model=base_model)
         fields["id"] = version_id(fields)
         with self._database.write() as connection:
-            found = [reads.find(connection, parent).id for parent in parents]
-            version = writes.add_version(connection, {**fields, "parents": found, "notes": notes})
+            found, relations = sources.family(connection, parents)
+            fields |= {"parents": found, "relations": relations, "notes": notes}
+            version = writes.add_version(connection, fields)
             if card is not None:
                 writes.attach(connection, version, card)
         logger.info("registry.registered", extra={"officer.version": version.label})
+        self.deliver()
         return version
 
     def promote(
@@ -113,9 +159,10 @@ class Registry(Snapshot):
         gate: Gate | None = None,
         actor: str,
         reason: str = "",
-        expected_current: Version | str | _Whatever | None = _Whatever.CURRENT,
+        expected_current: Expected = Whatever.CURRENT,
         override: bool = False,
         new_channel: bool = False,
+        key: str = "",
     ) -> Move:
         """Move a version into a channel if the gate lets it, and return the move.
 
@@ -132,51 +179,31 @@ class Registry(Snapshot):
                 refused; whatever it holds, if left out.
             override: move it whatever the gate says; it takes a reason, and stays on the card for good.
             new_channel: whether `to` is meant to be new, although it looks like a channel that there is.
+            key: an idempotency key: asked again with it, the change is made once, whatever happened since.
 
         Raises:
             PromotionRefused: the verdict is not PASS; the refusal is recorded, and `verdict` holds it.
             RegistryError: there is no gate where there must be one, the channel does not hold what was
-                expected, or the version was retired.
+                expected, the version was retired or pruned, or the key was used for something else.
         """
-        _check_actor(actor, reason, override=override)
-        if to == "retired":
-            raise RegistryError(
-                "a version is retired, not promoted, to 'retired'",
-                got="to='retired'",
-                need="retire, which takes the version out of every channel",
-                fix='registry.retire(version, actor="ada", reason="...")',
-            )
-        if gate is None and not override and to not in UNGATED:
-            raise RegistryError(
-                f"nothing enters {to!r} without a gate",
-                got="gate=None",
-                need="a gate, or an override with a reason",
-                fix=f'registry.promote(version, to={to!r}, gate=Gate.not_worse(margin=0.02), actor="ci")',
-            )
+        moving.check_actor(actor, reason, override=override)
+        moving.check_promotion(to, gate, override=override)
         with self._database.write() as connection:
-            if to not in CHANNELS:
-                check_channel(to, reads.used_channels(connection), new=new_channel)
-            candidate = reads.find(connection, version)
-            held = reads.holder(connection, candidate.name, to)
-            if held == candidate.id:
-                return _last_move(connection, candidate, to)
-            now = reads.find(connection, held) if held else None
-            _check_expected(connection, to, now, expected_current)
-            retired = candidate.id in reads.stack(connection, candidate.name, "retired")
-            if retired and not override:
-                raise _retired(candidate)
-            verdict = _judged(connection, gate, candidate, now) if gate else None
-            passed = verdict is None or verdict.passed
-            kind = "overridden" if override else "promoted" if passed else "refused"
-            if retired:
-                writes.add_move(
-                    connection, candidate, "retired", "reinstated", previous=None, actor=actor, reason=reason
-                )
-            move = writes.add_move(
-                connection, candidate, to, kind, previous=now, actor=actor, reason=reason, verdict=verdict
+            move = moving.promote(
+                connection,
+                version,
+                to,
+                gate,
+                actor=actor,
+                reason=reason,
+                expected=expected_current,
+                override=override,
+                new_channel=new_channel,
+                key=key,
             )
-        logger.info("registry.%s", kind, extra={"officer.version": candidate.label, "officer.channel": to})
-        if kind == "refused":
+        logger.info("registry.%s", move.kind, extra={"officer.version": move.label, "officer.channel": to})
+        self.deliver()
+        if move.kind == "refused":
             raise PromotionRefused(move)
         return move
 
@@ -187,7 +214,8 @@ class Registry(Snapshot):
         name: str | None = None,
         actor: str,
         reason: str,
-        expected_current: Version | str | _Whatever | None = _Whatever.CURRENT,
+        expected_current: Expected = Whatever.CURRENT,
+        key: str = "",
     ) -> Move:
         """Put back the version that the channel held before its current one, and return the move.
 
@@ -197,26 +225,18 @@ class Registry(Snapshot):
             actor: who.
             reason: why; a rollback needs no gate, but it needs a reason.
             expected_current: the version that the channel must hold now.
+            key: an idempotency key, as for `promote`: a retried rollback does not go back twice.
 
         Raises:
-            RegistryError: the channel holds nothing, or held nothing before.
+            RegistryError: the channel holds nothing, or held nothing before that is still to be had.
         """
-        _check_actor(actor, reason, override=True)
+        moving.check_actor(actor, reason, override=True)
         with self._database.write() as connection:
-            now = reads.current(connection, channel, name)
-            _check_expected(connection, channel, now, expected_current)
-            stack = reads.stack(connection, now.name, channel) if now else []
-            if now is None or len(stack) < 2:  # noqa: PLR2004 - the current one and one before it
-                raise RegistryError(
-                    "there is nothing to roll back to",
-                    got=f"{channel!r} holds {now.label if now else 'nothing'}, and held nothing before",
-                    need="a channel with an earlier version that was not retired",
-                    fix="print(registry.history())",
-                )
-            before = reads.find(connection, stack[-2])
-            return writes.add_move(
-                connection, before, channel, "rolled back", previous=now, actor=actor, reason=reason
+            move = moving.rollback(
+                connection, channel, name, actor=actor, reason=reason, expected=expected_current, key=key
             )
+        self.deliver()
+        return move
 
     def retire(self, version: Version | str, *, actor: str, reason: str) -> Version:
         """Take a version out of every channel, for good, and return it.
@@ -231,109 +251,105 @@ class Registry(Snapshot):
         Raises:
             RegistryError: there is no such version, or actor or reason is missing.
         """
-        _check_actor(actor, reason, override=True)
+        moving.check_actor(actor, reason, override=True)
         with self._database.write() as connection:
-            found = reads.find(connection, version)
-            if found.id in reads.stack(connection, found.name, "retired"):
-                return found
-            for channel in reads.holders(connection, found.name, found.id):
-                writes.add_move(
-                    connection, found, channel, "withdrawn", previous=found, actor=actor, reason=reason
-                )
-            writes.add_move(
-                connection, found, "retired", "retired", previous=None, actor=actor, reason=reason
-            )
+            found = moving.retire(connection, version, actor=actor, reason=reason)
+        self.deliver()
         return found
 
-    def as_of(self, moment: str | datetime) -> Snapshot:
-        """Return the registry as it stood at `moment`: a datetime, or ISO 8601 text, UTC if it says no zone.
+    def hold(self, version: Version | str, *, actor: str, reason: str) -> Version:
+        """Keep a version's checkpoint from `prune`, until `release`, and return the version.
 
         Raises:
-            RegistryError: the text is not a time.
+            RegistryError: there is no such version, its checkpoint is gone, or actor or reason is missing.
         """
-        try:
-            when = moment if isinstance(moment, datetime) else datetime.fromisoformat(moment)
-        except (TypeError, ValueError) as error:
-            raise RegistryError(
-                "this is not a time",
-                got=repr(moment),
-                need="a datetime, or ISO 8601 text",
-                fix='registry.as_of("2026-10-01").current("production")',
-            ) from error
-        return Snapshot(self._database, writes.iso(when if when.tzinfo else when.replace(tzinfo=UTC)))
+        moving.check_actor(actor, reason, override=True)
+        with self._database.write() as connection:
+            found = moving.hold(connection, version, on=True, actor=actor, reason=reason)
+        self.deliver()
+        return found
 
-    def verify(self, *, known_head: str = "") -> audit.Audit:
-        """Check every entry of the audit log and every row against it; return their number and the head.
+    def release(self, version: Version | str, *, actor: str, reason: str) -> Version:
+        """End the hold on a version, if there is one, and return the version.
+
+        Raises:
+            RegistryError: there is no such version, or actor or reason is missing.
+        """
+        moving.check_actor(actor, reason, override=True)
+        with self._database.write() as connection:
+            found = moving.hold(connection, version, on=False, actor=actor, reason=reason)
+        self.deliver()
+        return found
+
+    def export_peft(
+        self,
+        version: Version | str,
+        *,
+        to: str | Path,
+        base_url: str | None = None,
+        adapter: str | Path | None = None,
+        actor: str = "",
+    ) -> Path:
+        """Write a version's adapter in PEFT's format to a new folder, record its digests, return the folder.
 
         Args:
-            known_head: a head from an earlier card, or its first digits; it must still be in the log.
+            version: whose.
+            to: a folder that is not there yet.
+            base_url: of the Tinker service to download from; the SDK's default when None.
+            adapter: a folder to which the checkpoint was downloaded already.
+            actor: who exports it.
 
         Raises:
-            RegistryError: names the first entry or row that is not as it was written.
+            RegistryError: the version has no adapter, or `to` is there.
         """
-        with self._database.read() as connection:
-            return audit.verify(connection, known_head=known_head)
+        from tinker_officer.registry.exporting import export_peft
 
-    def card(self, version: Version | str) -> str:
-        """Return the model card of a version, as Markdown: what it is, how it scored, where it stood."""
-        from tinker_officer.registry.card import markdown
+        found = self.get(version)
+        source = Path(adapter) if adapter is not None else None
+        detail = export_peft(found, Path(to), base_url=base_url, adapter=source)
+        with self._database.write() as connection:
+            writes.add_move(connection, found, "", "exported", actor=actor, reason="", detail=detail)
+        self.deliver()
+        return Path(to)
 
-        with self._database.read() as connection:
-            found = reads.find(connection, version)
-            return markdown(
-                found,
-                reads.cards(connection, found.id),
-                [move for move in reads.all_moves(connection, name=found.name) if move.version == found.id],
-                audit.head(connection),
-            )
+    def prune(
+        self,
+        on: On | None = None,
+        *,
+        delete: bool = False,
+        fallbacks: int = 1,
+        older_than_days: float = 0.0,
+        actor: str = "",
+        reason: str = "",
+    ) -> Pruning:
+        """List the checkpoints that no channel, parent or hold needs; with `delete`, delete them too.
 
+        The record is never pruned. A version whose checkpoint is gone cannot be promoted any more.
 
-def _judged(connection: sa.Connection, gate: Gate, candidate: Version, now: Version | None) -> Verdict:
-    card = reads.card_for(connection, candidate.id)
-    against = reads.card_for(connection, now.id, card.suite_digest if card else "") if now else None
-    pinned = reads.find(connection, gate.pinned) if gate.pinned else None
-    anchor = reads.card_for(connection, pinned.id, card.suite_digest if card else "") if pinned else None
-    return gate.decide(card, against, anchor=anchor, first=now is None)
+        Args:
+            on: the service that keeps them: a `LocalEngine`, a `tinker.ServiceClient` or a base URL; only
+                needed to delete.
+            delete: whether to delete, and not only list.
+            fallbacks: how many rollbacks each channel must stay able to make.
+            older_than_days: younger versions are kept, whatever else holds.
+            actor: who deletes.
+            reason: why.
 
-
-def _check_actor(actor: str, reason: str, *, override: bool) -> None:
-    for what, value in (("actor", actor), ("reason", reason if override else "not needed")):
-        if not value.strip():
-            raise RegistryError(
-                f"this needs {'an' if what == 'actor' else 'a'} {what}",
-                got=f"{what}={value!r}",
-                need=f"who does it (actor){' and why (reason)' if override else ''}, for the record",
-                fix='actor="ada"' + (', reason="customer outage, see ticket 812"' if override else ""),
-            )
-
-
-def _last_move(connection: sa.Connection, version: Version, channel: str) -> Move:
-    made = reads.all_moves(connection, name=version.name, channel=channel)
-    return next(move for move in reversed(made) if move.kind != "refused")
-
-
-def _check_expected(
-    connection: sa.Connection,
-    channel: str,
-    now: Version | None,
-    expected: Version | str | _Whatever | None,
-) -> None:
-    if isinstance(expected, _Whatever):
-        return
-    wanted = reads.find(connection, expected) if expected is not None else None
-    if (wanted.id if wanted else None) != (now.id if now else None):
-        raise RegistryError(
-            f"{channel!r} does not hold what was expected",
-            got=now.label if now else "nothing",
-            need=wanted.label if wanted else "nothing",
-            fix=f"print(registry.history(channel={channel!r}))  # then decide again",
+        Raises:
+            RegistryError: something is to be deleted without `on`, actor or reason.
+        """
+        pruning.check(delete=delete, on=on, fallbacks=fallbacks)
+        if not delete or on is None:
+            with self._database.read() as connection:
+                return pruning.look(connection, fallbacks=fallbacks, older_than_days=older_than_days)
+        moving.check_actor(actor, reason, override=True)
+        found = pruning.prune(
+            self._database,
+            on,
+            fallbacks=fallbacks,
+            older_than_days=older_than_days,
+            actor=actor,
+            reason=reason,
         )
-
-
-def _retired(version: Version) -> RegistryError:
-    return RegistryError(
-        "the version was retired",
-        got=version.label,
-        need="a version that was not, or an override with a reason",
-        fix='registry.promote(version, to=..., gate=gate, actor="ada", reason="...", override=True)',
-    )
+        self.deliver()
+        return found

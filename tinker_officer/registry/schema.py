@@ -1,7 +1,9 @@
-"""The tables. Everything is append-only: what changes is added, and triggers refuse the rest.
+"""The tables. What is recorded is append-only: what changes is added, and triggers refuse the rest.
 
 `record` holds a row's full content as canonical JSON; the columns beside it are copies to search by. Where a
-version is deployed is never stored: it is the last move of its channel.
+version is deployed is never stored: it is the last move of its channel. `catalogue`, `facts` and `keys` are
+indexes, made from the records and made anew by every migration; `readers` says which event each hook had
+last.
 """
 
 from __future__ import annotations
@@ -9,11 +11,11 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 
-# "TOFR": what tells our SQLite files from others (PRAGMA application_id).
+# "TOFR": what tells our SQLite files from others (PRAGMA application_id); PostgreSQL has a comment instead.
 APPLICATION_ID = 0x544F4652
 
 # Every revision that was ever released, oldest first. Alembic is imported only to make a new file.
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 
 metadata = sa.MetaData()
 
@@ -65,6 +67,53 @@ events = sa.Table(
     sa.Column("hash", sa.Text, nullable=False, unique=True),
     sa.Column("body", sa.Text, nullable=False),
 )
+
+catalogue = sa.Table(
+    "catalogue",
+    metadata,
+    sa.Column("place", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("base_model", sa.Text, nullable=False),
+    sa.Column("renderer_name", sa.Text, nullable=False),
+    sa.Column("step", sa.Integer, nullable=False),
+    sa.Column("stopped", sa.Text, nullable=False),
+    sa.Column("notes", sa.Text, nullable=False),
+    sa.Column("created", sa.Text, nullable=False),
+    sa.Index("catalogue_base_model", "base_model"),
+    sa.Index("catalogue_name", "name", "number"),
+    sa.Index("catalogue_created", "created"),
+)
+
+facts = sa.Table(
+    "facts",
+    metadata,
+    sa.Column("place", sa.Integer, nullable=False),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("number", sa.Float),
+    sa.Column("text", sa.Text),
+    sa.Index("facts_place", "place"),
+    sa.Index("facts_number", "key", "number", "place"),
+    sa.Index("facts_text", "key", "text", "place"),
+)
+
+keys = sa.Table(
+    "keys",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("move", sa.Integer, nullable=False),
+)
+
+readers = sa.Table(
+    "readers",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("seq", sa.Integer, nullable=False),
+)
+
+# The tables that are made from the records, and can be made anew.
+DERIVED = (catalogue, facts, keys)
 
 # The tables whose rows the audit log vouches for, with the column that names a row.
 RECORDED = {"versions": (versions, "id"), "scorecards": (scorecards, "seq"), "moves": (moves, "seq")}

@@ -23,7 +23,7 @@ class Snapshot:
 
     def __repr__(self) -> str:
         moment = f" as of {self._until}" if self._until else ""
-        return f"{type(self).__name__}({str(self._database.path)!r}{moment})"
+        return f"{type(self).__name__}({str(self._database.where)!r}{moment})"
 
     def get(self, ref: Version | str) -> Version:
         """Return a version by `name@number`, by id, or by the first digits of its id.

@@ -1,17 +1,21 @@
-"""What can be registered, made into the fields of a version: a finished run, or a base model by name."""
+"""What can be registered, made into the fields of a version: a run, weights in files, a base model."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinker_officer._digest import digest
 from tinker_officer.errors import RegistryError
-from tinker_officer.registry import provenance
+from tinker_officer.registry import exporting, provenance, reads
+from tinker_officer.registry.values import Version
 
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
+
     from tinker_officer.evals.scorecard import Scorecard
     from tinker_officer.train.checkpoints import Checkpoint
     from tinker_officer.train.result import RunResult
@@ -20,30 +24,58 @@ LONGEST_NAME = 200
 _LORA = ("train_mlp", "train_attn", "train_unembed")
 
 
-def describe(source: RunResult | str | Path, card: Scorecard | None, name: str | None) -> dict[str, Any]:
+def describe(
+    source: RunResult | str | Path,
+    card: Scorecard | None,
+    name: str | None,
+    *,
+    data: Mapping[str, Any] | None = None,
+    base_model: str = "",
+) -> dict[str, Any]:
     """Return the fields of the version that `source` is, all but its number and its time.
 
     Raises:
         RegistryError: the source or the name cannot be registered, or the card is of another model.
     """
     if isinstance(source, str | Path):
-        fields = _base(str(source), card)
+        fields = _base(str(source), card, base_model)
         fields["name"] = _checked(name if name is not None else str(source).rstrip("/").rpartition("/")[2])
     else:
         fields = _trained(source, card)
         fields["name"] = _checked(name if name is not None else source.name)
+    fields["data"] = {**fields["data"], **plain(dict(data or {}))}
     return {**fields, "packages": provenance.packages(), "git": provenance.git()}
 
 
-def _base(source: str, card: Scorecard | None) -> dict[str, Any]:
+def family(
+    connection: sa.Connection, parents: Sequence[Version | str] | Mapping[str, Sequence[Version | str]]
+) -> tuple[list[str], dict[str, str]]:
+    """Return the ids of the parents, and how each was used where that was said.
+
+    Raises:
+        RegistryError: there is no such version.
+    """
+    said = parents if isinstance(parents, Mapping) else {"": parents}
+    relations = {
+        reads.find(connection, one).id: str(how)
+        for how, those in said.items()
+        for one in ((those,) if isinstance(those, str | Version) else those)
+    }
+    return list(relations), {one: how for one, how in relations.items() if how}
+
+
+def _base(source: str, card: Scorecard | None, base_model: str) -> dict[str, Any]:
     if not source.strip() or source.startswith("tinker://"):
         raise _no_source(source)
     if card is not None and card.target != source:
         raise _another_model(card, source)
+    weights = exporting.weigh(Path(source)) if Path(source).exists() or base_model else {}
+    identity = {"base_model": base_model or source} | ({"weights": weights["digest"]} if weights else {})
     return {
-        "base_model": source,
+        "base_model": base_model or source,
         "renderer_name": card.renderer_name if card else "",
-        "training_fingerprint": digest({"base_model": source}),
+        "training_fingerprint": digest(identity),
+        "weights": weights,
         "plan": {},
         "spec": {},
         "spec_digest": "",

@@ -41,6 +41,9 @@ class Version:
         packages: library versions where it was registered.
         git: revision of the working tree there, and whether it had changes; empty outside git.
         parents: ids of the versions that it was made from.
+        relations: how, by parent's id: "distilled from", "merged from", "resumed from"; where it was said.
+        weights: of a model that was trained elsewhere or lies in a folder: path, files with their SHA-256 and
+            size, and one digest of them all; empty for a run's checkpoint.
         notes: whatever the registrant said.
         created: when it was registered, ISO 8601 in UTC.
     """
@@ -65,16 +68,18 @@ class Version:
     packages: dict[str, str] = attrs.field(factory=dict)
     git: dict[str, Any] = attrs.field(factory=dict)
     parents: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    relations: dict[str, str] = attrs.field(factory=dict)
+    weights: dict[str, Any] = attrs.field(factory=dict)
     notes: str = ""
     created: str = ""
 
     @property
     def target(self) -> str:
-        """What an evaluation of this version samples from: its checkpoint, or the base model.
+        """What an evaluation of this version samples from: its checkpoint, its files, or the base model.
 
         A checkpoint that was never saved for sampling is named by its `state_path`.
         """
-        return self.sampler_path or self.state_path or self.base_model
+        return self.sampler_path or self.state_path or str(self.weights.get("path") or self.base_model)
 
     @property
     def label(self) -> str:
@@ -103,7 +108,8 @@ class Version:
                 ("data", pairs(self.data)),
                 ("stopped", self.stopped),
                 ("fingerprint", self.training_fingerprint[:SHORT]),
-                ("parents", ", ".join(parent[:SHORT] for parent in self.parents)),
+                ("parents", parents(self)),
+                ("weights", pairs(self.weights)),
                 ("git", pairs(self.git)),
                 ("notes", self.notes),
             )
@@ -114,6 +120,12 @@ class Version:
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(self.explain())}</pre>"
+
+
+def parents(version: Version) -> str:
+    """Return the parents of a version on one line, with how it was made from them."""
+    said = version.relations
+    return ", ".join(f"{said.get(one, '')} {one[:SHORT]}".strip() for one in version.parents)
 
 
 def number(value: object) -> bool:
@@ -148,19 +160,22 @@ def version_id(plain: dict[str, Any]) -> str:
         "state_path",
         "sampler_path",
     )
-    return digest({name: plain[name] for name in names})
+    weights = plain.get("weights")
+    outside = {"weights": weights["digest"]} if weights else {}
+    return digest({name: plain[name] for name in names} | outside)
 
 
 @attrs.frozen(kw_only=True)
 class Move:
-    """One entry of a channel's history: a move, or a promotion that was refused.
+    """One entry of a model's history: a move, a promotion that was refused, or what else befell a version.
 
     Attributes:
         seq: its number among all moves of the registry.
         name: the model.
-        channel: where.
+        channel: where; empty for what is no matter of a channel.
         kind: "promoted", "overridden" (whatever the gate said), "rolled back", "refused", "withdrawn" (from
-            the channel, since it was retired), "retired", or "reinstated" (from retirement).
+            the channel, since it was retired), "retired", or "reinstated" (from retirement); and, of no
+            channel, "held", "released", "exported", "pruning" (its checkpoint is being deleted) or "pruned".
         version: id of the version that it is about; for a rollback, the one that was put back.
         label: that version's `name@number`.
         previous: id of the version that the channel held before.
@@ -168,6 +183,9 @@ class Move:
         reason: why.
         at: when, ISO 8601 in UTC.
         verdict: the gate's, if there was a gate.
+        key: the idempotency key that it was asked for with.
+        asked: digest of what was asked for with that key.
+        detail: what else belongs to it: the files that were exported, the paths that were deleted.
     """
 
     seq: int
@@ -181,9 +199,15 @@ class Move:
     reason: str = ""
     at: str = ""
     verdict: Verdict | None = None
+    key: str = ""
+    asked: str = ""
+    detail: dict[str, Any] = attrs.field(factory=dict)
 
     def __repr__(self) -> str:
-        return f"Move({self.label or 'nothing'} {self.kind}, {self.channel}, by {self.actor})"
+        return f"Move({self.label or 'nothing'} {self.kind}{self._where()}, by {self.actor})"
+
+    def _where(self) -> str:
+        return f" in {self.channel}" if self.channel else ""
 
     @property
     def outcome(self) -> Outcome | None:
@@ -193,7 +217,7 @@ class Move:
     def explain(self) -> str:
         """Return the move on one line, and the gate's evidence below it."""
         because = f": {self.reason}" if self.reason else ""
-        line = f"{self.at}  {self.label or '(none)'} {self.kind} in {self.channel} by {self.actor}{because}"
+        line = f"{self.at}  {self.label or '(none)'} {self.kind}{self._where()} by {self.actor}{because}"
         return f"{line}\n{self.verdict.explain()}" if self.verdict else line
 
     def _repr_html_(self) -> str:

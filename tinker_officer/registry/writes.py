@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import sqlalchemy as sa
 
-from tinker_officer._digest import canonical
+from tinker_officer._digest import canonical, digest
 from tinker_officer.errors import RegistryError
-from tinker_officer.registry import audit, reads
-from tinker_officer.registry.schema import events, moves, scorecards, versions
+from tinker_officer.registry import audit, catalogue, reads
+from tinker_officer.registry.schema import events, keys, moves, scorecards, versions
 from tinker_officer.registry.values import Move, Version
 from tinker_officer.registry.verdict import Verdict
 
 
 if TYPE_CHECKING:
     from tinker_officer.evals.scorecard import Scorecard
+
+
+_LONGEST_KEY = 200
 
 
 def add_version(connection: sa.Connection, fields: dict[str, Any]) -> Version:
@@ -46,6 +49,7 @@ def add_version(connection: sa.Connection, fields: dict[str, Any]) -> Version:
         "record": canonical(record).decode(),
     }
     audit.record(connection, "versions", columns, action="registered", actor="", at=at)
+    catalogue.add_version(connection, record)
     return version
 
 
@@ -80,6 +84,7 @@ def attach(connection: sa.Connection, version: Version, card: Scorecard) -> None
         "record": card.to_json(),
     }
     audit.record(connection, "scorecards", columns, action="scored", actor="", at=at)
+    catalogue.add_scorecard(connection, version.id, card)
 
 
 def add_move(
@@ -88,10 +93,12 @@ def add_move(
     channel: str,
     kind: str,
     *,
-    previous: Version | None,
     actor: str,
     reason: str,
+    previous: Version | None = None,
     verdict: Verdict | None = None,
+    asked: Asked | None = None,
+    detail: dict[str, Any] | None = None,
 ) -> Move:
     """Add a move of `version` in `channel`, or a refusal, and return it."""
     move = Move(
@@ -106,18 +113,62 @@ def add_move(
         reason=reason,
         at=clock(connection),
         verdict=verdict,
+        key=asked.key if asked else "",
+        asked=asked.digest if asked else "",
+        detail=detail or {},
     )
     record = attrs.asdict(move, recurse=False) | {"verdict": verdict.to_dict() if verdict else None}
     names = ("seq", "name", "channel", "kind", "version", "previous", "at")
     columns = {name: getattr(move, name) for name in names} | {"record": canonical(record).decode()}
     audit.record(connection, "moves", columns, action=kind, actor=actor, at=move.at)
+    if move.key:
+        connection.execute(keys.insert().values(key=move.key, move=move.seq))
     return move
 
 
+@attrs.frozen
+class Asked:
+    """A change that was asked for with an idempotency key: the key, and a digest of what was asked."""
+
+    key: str
+    digest: str
+
+    @classmethod
+    def of(cls, key: str, **what: Any) -> Asked | None:
+        """Return what was asked for with `key`; None without a key."""
+        if not key:
+            return None
+        if len(key) > _LONGEST_KEY or not key.isprintable():
+            raise RegistryError(
+                "this cannot be a key",
+                got=repr(key[:80]),
+                need=f"printable text of at most {_LONGEST_KEY} characters",
+                fix='key="deploy-812"',
+            )
+        return cls(key, digest({name: str(value) for name, value in what.items()}))
+
+    def made(self, connection: sa.Connection) -> Move | None:
+        """Return the move that was made for this key already, or None.
+
+        Raises:
+            RegistryError: the key was used for something else.
+        """
+        seq = connection.scalar(sa.select(keys.c.move).where(keys.c.key == self.key))
+        found = reads.move(connection, seq) if seq is not None else None
+        if found is not None and found.asked != self.digest:
+            raise RegistryError(
+                "the key was used for another change",
+                got=f"key={self.key!r}, with which {found.label} was {found.kind}",
+                need="a key of its own for each change; the same change may be asked for again with its key",
+                fix="key=str(uuid.uuid4())",
+            )
+        return found
+
+
 def _check_same(known: Version, fields: dict[str, Any]) -> None:
-    for what in ("notes", "parents"):
+    for what in ("notes", "parents", "relations"):
         given, stands = fields[what], getattr(known, what)
-        if given and tuple(given) != tuple(stands):
+        if given and (given != stands if what == "relations" else tuple(given) != tuple(stands)):
             raise RegistryError(
                 f"the version is registered already, with other {what}, and a version never changes",
                 got=f"{what} {given!r}",

@@ -1,0 +1,219 @@
+"""What a query asks of the index: a tree made into one statement, with every value bound."""
+
+from __future__ import annotations
+
+import html
+import operator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import attrs
+import sqlalchemy as sa
+
+from tinker_officer._text import nearest, table
+from tinker_officer.errors import RegistryError
+from tinker_officer.registry import reads
+from tinker_officer.registry.catalogue import COLUMNS, PREFIXES
+from tinker_officer.registry.query import Both, Compare, Either, Not, Query, parse, parse_order
+from tinker_officer.registry.schema import catalogue, facts
+from tinker_officer.registry.values import Version
+from tinker_officer.registry.writes import iso
+
+
+MOST = 1000
+_SIGNS: dict[str, Callable[[Any, Any], Any]] = {
+    "=": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt,
+    ">=": operator.ge,
+}  # fmt: skip
+_DATE_LENGTH = 10
+
+
+@attrs.frozen
+class Page:
+    """Versions that a search found, in the order that was asked for; prints as a table.
+
+    Attributes:
+        versions: those of this page.
+        offset: how many were passed over.
+        more: whether there are more after them.
+    """
+
+    versions: tuple[Version, ...]
+    offset: int = 0
+    more: bool = False
+
+    def __iter__(self) -> Iterator[Version]:
+        return iter(self.versions)
+
+    def __len__(self) -> int:
+        return len(self.versions)
+
+    def __getitem__(self, place: int) -> Version:
+        return self.versions[place]
+
+    def __repr__(self) -> str:
+        return f"Page({len(self.versions)} versions{', and more' if self.more else ''})"
+
+    def __str__(self) -> str:
+        return self.explain()
+
+    def explain(self) -> str:
+        """Return the versions as a table."""
+        rows = [(one.label, one.base_model, one.step or "", one.created[:19], one.notes) for one in self]
+        shown = table(rows, header=("version", "base model", "steps", "registered", "notes"))
+        after = f"\nmore: registry.search(..., offset={self.offset + len(self)})" if self.more else ""
+        return (shown if rows else "no version fits") + after
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(self.explain())}</pre>"
+
+
+def search(connection: sa.Connection, text: str, *, order_by: str, limit: int, offset: int) -> Page:
+    """Return a page of the versions that fit; what `Registry.search` does, which documents it."""
+    for name, value, most in (("limit", limit, MOST), ("offset", offset, None)):
+        low = 1 if most else 0
+        if type(value) is not int or value < low or value > (most or value):
+            raise RegistryError(
+                f"{name} is out of range",
+                got=repr(value),
+                need=f"an integer from {low} to {most}" if most else "an integer of at least 0",
+                fix='registry.search("...", limit=100, offset=0)',
+            )
+    query = parse(text)
+    chosen = sa.select(catalogue.c.id)
+    if query is not None:
+        chosen = chosen.where(_condition(connection, query))
+    chosen = _ordered(connection, chosen, order_by).limit(limit + 1).offset(offset)
+    ids = list(connection.scalars(chosen))
+    found = reads.by_ids(connection, ids[:limit])
+    return Page(found, offset, more=len(ids) > limit)
+
+
+def _condition(connection: sa.Connection, query: Query) -> sa.ColumnElement[bool]:
+    if isinstance(query, Not):
+        return sa.not_(_condition(connection, query.part))
+    if isinstance(query, Both):
+        return sa.and_(*(_condition(connection, part) for part in query.parts))
+    if isinstance(query, Either):
+        return sa.or_(*(_condition(connection, part) for part in query.parts))
+    return _compared(connection, query)
+
+
+def _compared(connection: sa.Connection, asked: Compare) -> sa.ColumnElement[bool]:
+    if asked.field == "created":
+        return _dated(asked)
+    if asked.field in COLUMNS:
+        kind = COLUMNS[asked.field]
+        _check_kind(asked, str if kind is str else float)
+        return _related(catalogue.c[asked.field], asked)
+    if asked.field == "channel":
+        return _deployed(connection, asked)
+    _check_known(connection, asked.field)
+    is_text = isinstance(asked.value, str)
+    column = facts.c.text if is_text else facts.c.number
+    value = _parent(connection, asked) if asked.field == "parent" else asked
+    inner = sa.select(facts.c.place).where(facts.c.key == asked.field, _related(column, value))
+    known = sa.select(facts.c.place).where(facts.c.key == asked.field, column.is_not(None)).limit(1)
+    if connection.scalar(known) is None and _has(connection, asked.field):
+        _check_kind(asked, float if is_text else str)
+    return catalogue.c.place.in_(inner)
+
+
+def _related(column: Any, asked: Compare) -> sa.ColumnElement[bool]:
+    if asked.sign == "LIKE":
+        _check_kind(asked, str)
+        return sa.func.lower(column).like(str(asked.value).lower(), escape="\\")
+    return _SIGNS[asked.sign](column, asked.value)  # type: ignore[no-any-return]
+
+
+def _dated(asked: Compare) -> sa.ColumnElement[bool]:
+    """Compare with a moment; a day alone means all of it."""
+    try:
+        start = datetime.fromisoformat(str(asked.value))
+    except ValueError:
+        start = None
+    if start is None or asked.sign == "LIKE" or not isinstance(asked.value, str):
+        raise RegistryError(
+            "this is not a comparison with a time",
+            got=f"created {asked.sign} {asked.value!r}",
+            need="=, !=, <, <=, > or >= and ISO 8601 text, UTC if it says no zone",
+            fix="registry.search(\"created >= '2026-10-01'\")",
+        )
+    start = start if start.tzinfo else start.replace(tzinfo=UTC)
+    whole_day = len(asked.value) == _DATE_LENGTH
+    last = start + (timedelta(days=1, microseconds=-1) if whole_day else timedelta())
+    low, high, column = iso(start), iso(last), catalogue.c.created
+    inside = sa.and_(column >= low, column <= high)
+    return {
+        "=": inside, "!=": sa.not_(inside), "<": column < low, "<=": column <= high, ">": column > high,
+        ">=": column >= low,
+    }[asked.sign]  # fmt: skip
+
+
+def _deployed(connection: sa.Connection, asked: Compare) -> sa.ColumnElement[bool]:
+    _check_kind(asked, str)
+    if asked.sign not in {"=", "!="}:
+        raise RegistryError(
+            "a channel can only be equal or not",
+            got=f"channel {asked.sign} {asked.value!r}",
+            need="= or !=",
+            fix="registry.search(\"channel = 'production'\")",
+        )
+    held = reads.deployed(connection)
+    ids = [stack[-1] for (_, channel), stack in held.items() if channel == asked.value and stack]
+    inside = catalogue.c.id.in_(ids)
+    return inside if asked.sign == "=" else sa.not_(inside)
+
+
+def _parent(connection: sa.Connection, asked: Compare) -> Compare:
+    _check_kind(asked, str)
+    return attrs.evolve(asked, value=reads.find(connection, str(asked.value)).id)
+
+
+def _has(connection: sa.Connection, key: str) -> bool:
+    return connection.scalar(sa.select(facts.c.key).where(facts.c.key == key).limit(1)) is not None
+
+
+def _check_known(connection: sa.Connection, field: str) -> None:
+    """Refuse a field that no version has, and offer the nearest."""
+    if field == "parent" or _has(connection, field):
+        return
+    if connection.scalar(sa.select(catalogue.c.place).limit(1)) is None:
+        return  # an empty registry: nothing fits, whatever the field
+    fields = [*COLUMNS, "channel", "parent", *connection.scalars(sa.select(facts.c.key).distinct())]
+    near = nearest(field, fields)
+    raise RegistryError(
+        "no version has such a field",
+        got=field,
+        need=f"a field of the registry: {', '.join((*COLUMNS, 'channel', 'parent'))}, or an entry of"
+        f" {', '.join(PREFIXES)}" + (f" (did you mean {near}?)" if near else ""),
+        fix=f'registry.search("{near.partition(", ")[0].strip(chr(39)) or "base_model"} = ...")',
+    )
+
+
+def _check_kind(asked: Compare, kind: type) -> None:
+    if isinstance(asked.value, kind):
+        return
+    raise RegistryError(
+        f"{asked.field} is {'text' if kind is str else 'a number'}",
+        got=f"{asked.field} {asked.sign} {asked.value!r}",
+        need="text in single quotes" if kind is str else "a number, without quotes",
+        fix=f"{asked.field} {asked.sign} {repr(str(asked.value)) if kind is str else 0.5}",
+    )
+
+
+def _ordered(connection: sa.Connection, chosen: sa.Select[Any], order_by: str) -> sa.Select[Any]:
+    """Order by columns and facts; what has no such fact comes last, and ties are broken by age."""
+    for field, falls in parse_order(order_by):
+        if field in COLUMNS:
+            column: Any = catalogue.c[field]
+            chosen = chosen.order_by(column.desc() if falls else column)
+            continue
+        _check_known(connection, field)
+        one = facts.alias()
+        chosen = chosen.outerjoin(one, sa.and_(one.c.place == catalogue.c.place, one.c.key == field))
+        has = sa.and_(one.c.number.is_(None), one.c.text.is_(None))
+        for column in (one.c.number, one.c.text):
+            chosen = chosen.order_by(has, column.desc() if falls else column)
+    return chosen.order_by(catalogue.c.place.desc())
