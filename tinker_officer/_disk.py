@@ -13,15 +13,15 @@ from tinker_officer.errors import OfficerError
 
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
-_NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 
 
 @contextlib.contextmanager
 def writing(what: str, folder: Path, *, error: type[OfficerError], fix: str) -> Iterator[None]:
     """Turn the operating system's refusal to write `what` into `folder` into our `error`.
 
-    Only a full disk, a used-up quota and a folder that may not be written are turned; any other `OSError`
-    passes as it is. Who writes is who removes what is half-written.
+    Only a full disk, a used-up quota and a folder that may not be written, or is none, are turned; any other
+    `OSError` passes as it is. Who writes is who removes what is half-written.
 
     Args:
         what: what was being written, for people.

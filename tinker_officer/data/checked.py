@@ -1,7 +1,7 @@
 """Checked rows: what `Conversations` and `Pairs` have in common. Load, check, split, fingerprint.
 
-Every row is checked when it is loaded; what is kept in memory is where each row begins and the digest of
-its content (about 32 bytes a row). The rows themselves stay on disk and are read when asked for. A row
+Every row is checked when it is loaded; what is kept is where each row begins and the digest of its content
+(about 40 bytes a row, in `columns`). The rows themselves stay on disk and are read when asked for. A row
 whose content is no longer what was checked is an error, never silently something else.
 """
 
@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tinker_officer import _text
-from tinker_officer.data import loading
-from tinker_officer.data.digests import first_of_each, sha256
+from tinker_officer.data import columns, loading
+from tinker_officer.data.digests import distinct, sha256
 from tinker_officer.data.formats import Json, RowError
 from tinker_officer.data.loading import Kind
 from tinker_officer.data.rows import Store, changed
@@ -136,7 +136,7 @@ class CheckedRows(Generic[ItemT]):
             quarantined=loaded.quarantined,
             shape=loaded.shape,
             store=loaded.store,
-            rows=np.arange(len(loaded.digests), dtype=np.int64),
+            rows=columns.numbered(len(loaded.digests)),
             digests=loaded.digests,
         )
 
@@ -205,8 +205,8 @@ class CheckedRows(Generic[ItemT]):
     def _select(self, indices: npt.NDArray[np.intp], split: Json | None = None) -> Self:
         return attrs.evolve(
             self,
-            rows=self._rows[indices],
-            digests=self._digests[indices],
+            rows=columns.selected(self._rows, indices),
+            digests=columns.selected(self._digests, indices),
             splits=self.splits if split is None else (*self.splits, split),
         )
 
@@ -223,7 +223,7 @@ class CheckedRows(Generic[ItemT]):
     @functools.cached_property
     def duplicates(self) -> int:
         """How many rows repeat the content of an earlier one."""
-        return len(self) - len(first_of_each(self._digests))
+        return len(self) - distinct(self._digests)
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):

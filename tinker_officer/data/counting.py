@@ -22,7 +22,9 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from tinker_officer._memory import release as release_memory
 from tinker_officer._progress import Progress
+from tinker_officer.data import columns
 from tinker_officer.data.encoders import Encoder, encoders_for
 from tinker_officer.data.layouts import Batch, Layout, fixed_tokens, layout_for, put
 from tinker_officer.data.render import TrainOn, example
@@ -43,6 +45,7 @@ Rows = npt.NDArray[Any]
 
 _SAMPLE = 200  # conversations of every corpus that are counted both ways
 _BLOCK = 1_024  # conversations that a thread takes at a time
+_BLOCKS_HELD = 32  # after as many, columns are released
 _LETTERS = 1 << 17  # text that is encoded in one call
 _SOON_ROWS = 2_000
 _RENDERING = threading.Lock()  # a Hugging Face tokenizer changes its settings while it encodes
@@ -93,13 +96,16 @@ def count(
     """
     way = fastest(conversations, renderer, limit=limit, train_on=train_on)
     within = range(len(conversations)) if within is None else within
-    rows = np.zeros(len(within), ROW)
+    rows = columns.zeros(len(within), ROW)
+    release_memory()  # what reading the tokenizer left
     if progress is None and len(rows) < _SOON_ROWS:
         progress = False
     with Progress(len(rows), "measuring", unit="conversations", show=progress) as bar:
         for start, block in _blocks(way, within, cores or _cores()):
             rows[start - within.start : start - within.start + len(block)] = block
             bar.advance(len(block))
+            if start // _BLOCK % _BLOCKS_HELD == 0:
+                columns.release()
     return rows
 
 

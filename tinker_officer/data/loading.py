@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import tempfile
-from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol, Self
@@ -23,6 +22,7 @@ from tinker_officer._files import sync_folder
 from tinker_officer._progress import Progress
 from tinker_officer._text import nearest
 from tinker_officer.data import spool
+from tinker_officer.data.columns import Growing
 from tinker_officer.data.formats import RowError
 from tinker_officer.data.rows import LineStore, SequenceStore, Store, lines, parse_line
 from tinker_officer.errors import DataError
@@ -134,7 +134,7 @@ def sequence(
     """Check rows that `rows[i]` gives."""
     _check_settings(kind, "raise", shape)
     problems = Problems(name, kind)
-    digests = bytearray()
+    digests = Growing((np.uint8, (DIGEST_BYTES,)))
     with Progress(len(rows), f"checking {name}", unit="rows", show=progress) as bar:
         for number in range(len(rows)):
             try:
@@ -145,7 +145,7 @@ def sequence(
     if not rows:
         raise _empty(name, kind, "no rows")
     problems.refuse("correct or remove those rows, then load again")
-    return Loaded(name, shape, SequenceStore(rows, name), _matrix(digests))
+    return Loaded(name, shape, SequenceStore(rows, name), digests.column())
 
 
 def dataset(rows: Any, kind: Kind, *, shape: str | None, progress: bool | None) -> Loaded:
@@ -208,7 +208,7 @@ def _lines(
     _check_settings(kind, on_error, shape)
     name, call = str(path), f"{kind.loader}.{loader}"
     problems = Problems(name, kind)
-    offsets, numbers, digests = array("q"), array("q"), bytearray()
+    offsets, numbers, digests = Growing("<i8"), Growing("<i8"), Growing((np.uint8, (DIGEST_BYTES,)))
     short = Path(name).name
     if progress is None and plain.stat().st_size < _SOON_BYTES:
         progress = False
@@ -217,7 +217,7 @@ def _lines(
         writing("the quarantine", Path(path).parent, error=DataError, fix=f"{call}({name!r})"),
         Quarantine(Path(path), wanted=on_error == "quarantine") as quarantine,
     ):
-        done = 0
+        done = kept = 0
         for number, offset, line in lines(plain):
             try:
                 content = content_digest(kind.normalise(parse_line(line), shape))
@@ -228,20 +228,21 @@ def _lines(
                 quarantine.add(number, str(error), line)
             else:
                 digests += content
-                offsets.append(offset)
-                numbers.append(number)
+                offsets += offset.to_bytes(8, "little")
+                numbers += number.to_bytes(8, "little")
+                kept += 1
             bar.advance(offset + len(line) - done)
             done = offset + len(line)
         bar.advance(plain.stat().st_size - done)
-        if not numbers and not problems.count:
+        if not kept and not problems.count:
             raise _empty(name, kind, f"{plain.stat().st_size} bytes, no rows")
         if on_error == "raise":
             problems.refuse(_fix(plain, name, call))
-        if not numbers:
+        if not kept:
             problems.refuse(f"look at the first lines of {name}: are these {kind.noun}s?")
         quarantine.keep()
-    store = LineStore(plain, name, np.array(offsets, np.int64), np.array(numbers, np.int64), unit)
-    return Loaded(name, shape, store, _matrix(digests), problems.count)
+    store = LineStore(plain, name, offsets.column(), numbers.column(), unit)
+    return Loaded(name, shape, store, digests.column(), problems.count)
 
 
 class Quarantine:
@@ -357,7 +358,3 @@ def _empty(name: str, kind: Kind, got: str) -> DataError:
         need=f"at least one {kind.noun}",
         fix=f"write rows such as {kind.example}",
     )
-
-
-def _matrix(digests: bytearray) -> npt.NDArray[np.uint8]:
-    return np.frombuffer(bytes(digests), np.uint8).reshape(-1, DIGEST_BYTES)

@@ -24,8 +24,9 @@ from tinker_officer._digest import digest
 from tinker_officer._fields import one_of, whole
 from tinker_officer._files import home
 from tinker_officer.data import kept
+from tinker_officer.data.columns import blocks, gathered
 from tinker_officer.data.counting import Countable, count
-from tinker_officer.data.digests import first_of_each, order
+from tinker_officer.data.digests import firsts
 from tinker_officer.data.render import TooLong, TrainOn, default_renderer_name, renderer_for
 from tinker_officer.data.spreading import count_on
 from tinker_officer.errors import DataError, ModelError
@@ -145,10 +146,10 @@ class RowCounts:
     @property
     def over(self) -> npt.NDArray[np.bool_]:
         """Which conversations are longer than the limit."""
-        if self.max_length is None:
-            return np.zeros(len(self.lengths), np.bool_)
-        result: npt.NDArray[np.bool_] = self.lengths > self.max_length
-        return result
+        over = np.zeros(len(self.lengths), np.bool_)
+        for block in blocks(len(over) if self.max_length is not None else 0):
+            over[block] = self.lengths[block] > self.max_length
+        return over
 
     @property
     def dropped(self) -> npt.NDArray[np.bool_]:
@@ -158,8 +159,10 @@ class RowCounts:
     @property
     def used(self) -> npt.NDArray[np.bool_]:
         """Which conversations are trained on."""
-        result: npt.NDArray[np.bool_] = (self.trained > 0) & ~self.dropped
-        return result
+        used = ~self.dropped
+        for block in blocks(len(used)):
+            used[block] &= self.trained[block] > 0
+        return used
 
     @classmethod
     def merged(cls, parts: Sequence[Self]) -> Self:
@@ -189,27 +192,34 @@ class RowCounts:
 
     def summed(self, *, train_on: str, renderer_name: str) -> TokenCounts:
         """Return the counts over all conversations."""
-        used = self.used
-        kept = self.lengths[used].astype(np.int64)
-        if self.max_length is not None:
-            kept = np.minimum(kept, self.max_length)
-        trained = self.trained[used].astype(np.int64)
-        first = first_of_each(self.digests[used])
-        lengths = np.sort(self.lengths)
-        places = [round(share * (len(lengths) - 1)) for share in _QUANTILES]
+        used, over, dropped = self.used, self.over, self.dropped
+        total = trained = 0
+        by_length = np.zeros(1, np.int64)
+        for block in blocks(len(used)):
+            lengths, rows = self.lengths[block], used[block]
+            kept = lengths[rows] if self.max_length is None else np.minimum(lengths[rows], self.max_length)
+            total += int(kept.sum(dtype=np.int64)) - len(kept)  # the last token is only ever a target
+            trained += int(self.trained[block][rows].sum(dtype=np.int64))
+            here = np.bincount(lengths, minlength=len(by_length))
+            here[: len(by_length)] += by_length
+            by_length = here
+        unique = duplicates = 0
+        for first in firsts(self.digests, among=used):
+            unique += int(gathered(self.trained, first).sum(dtype=np.int64))
+            duplicates -= len(first)
+        places = [round(share * (len(used) - 1)) for share in _QUANTILES]
+        at = np.searchsorted(np.cumsum(by_length), places, side="right")
         return TokenCounts(
             examples=int(used.sum()),
-            trained=int(trained.sum()),
-            total=int((kept - 1).sum()),  # the last token is only ever a target
-            unique_trained=int(trained[first].sum()),
-            truncated=int((self.over & used).sum()),
-            dropped=int(self.dropped.sum()),
-            masked=int((~used & ~self.dropped).sum()),
-            duplicates=len(kept) - len(first),
+            trained=trained,
+            total=total,
+            unique_trained=unique,
+            truncated=int((over & used).sum()),
+            dropped=int(dropped.sum()),
+            masked=int((~used & ~dropped).sum()),
+            duplicates=int(used.sum()) + duplicates,
             max_length=self.max_length,
-            quantiles=tuple(
-                (share, int(lengths[place])) for share, place in zip(_QUANTILES, places, strict=True)
-            ),
+            quantiles=tuple(zip(_QUANTILES, at.tolist(), strict=True)),
             train_on=train_on,
             too_long=self.too_long,
             renderer_name=renderer_name,
@@ -280,19 +290,14 @@ def measure_rows(
         }
     )
     path = home() / "cache" / "measure" / f"{key}.npy"
-    # The cache holds the rows by content, so that the same rows in another order are found too.
-    by_content = order(conversations.content_digests)
-    found = kept.load(path, len(conversations))
-    if found is not None:
-        rows = np.empty_like(found)
-        rows[by_content] = found
-    else:
+    rows = kept.load(path, conversations.content_digests)
+    if rows is None:
         rules: Any = {"limit": limit, "train_on": train_on, "progress": progress}
         if on is None:
             rows = count(conversations, renderer, **rules)
         else:
             rows = count_on(on, conversations, base_model, renderer_name, **rules)
-        kept.save(path, rows, by_content)
+        kept.save(path, rows, conversations.content_digests)
     return RowCounts(rows["length"], rows["trained"], rows["digest"], limit, too_long)
 
 

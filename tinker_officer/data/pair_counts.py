@@ -16,7 +16,7 @@ import numpy.typing as npt
 from tinker_officer import _text
 from tinker_officer._fields import one_of, whole
 from tinker_officer.data.conversations import TooLong
-from tinker_officer.data.digests import first_of_each
+from tinker_officer.data.digests import distinct
 from tinker_officer.data.measure import RowCounts, measure_rows
 from tinker_officer.data.pairs import Answers, Pairs
 from tinker_officer.data.render import default_renderer_name
@@ -126,7 +126,7 @@ class PairRows:
             truncated=int((over & used).sum()),
             dropped=int(dropped.sum()),
             masked=int((~used & ~dropped).sum()),
-            duplicates=int(used.sum()) - len(first_of_each(both)),
+            duplicates=int(used.sum()) - distinct(both),
             max_length=self.max_length,
             too_long=self.chosen.too_long,
             renderer_name=self.renderer_name,

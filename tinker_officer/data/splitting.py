@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from tinker_officer._digest import canonical, digest
 from tinker_officer._text import nearest
-from tinker_officer.data.digests import first_of_each, items
+from tinker_officer.data.columns import blocks
+from tinker_officer.data.digests import distinct, items
 from tinker_officer.errors import DataError
 
 
@@ -62,13 +63,15 @@ def sides(
     keys = contents if by is None else _group_keys(rows, by)
     # The splits so far are part of the salt: splitting a side again must not repeat the first decision.
     salt = digest({"seed": seed, "by": by, "after": [str(each) for each in rows.splits]})
-    held = uniform(keys, salt) < held_out
+    held = np.empty(len(rows), np.bool_)
+    for block in blocks(len(rows)):
+        held[block] = uniform(keys[block], salt) < held_out
     train = ~held
     if by is not None:
         train &= ~np.isin(items(contents), items(contents[held]))
     if held.all() or not held.any() or not train.any():
         side = "held-out" if not held.any() else "training"
-        groups = "" if by is None else f" in {len(first_of_each(keys))} groups by {by!r}"
+        groups = "" if by is None else f" in {distinct(keys)} groups by {by!r}"
         raise DataError(
             f"the {side} side of the split would be empty",
             got=f"{len(rows)} rows{groups}, held_out={held_out}, seed={seed}",

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from tinker_officer._progress import Progress
+from tinker_officer.data import columns
 from tinker_officer.data.counting import ROW, Countable, Rows, count
 from tinker_officer.data.render import TrainOn, renderer_for
 from tinker_officer.errors import DataError, OfficerError
@@ -63,7 +62,7 @@ def count_on(
         ): start
         for start in range(0, total, part)
     }
-    rows = np.zeros(total, ROW)
+    rows = columns.zeros(total, ROW)
     with Progress(total, "measuring on Ray", unit="conversations", show=progress) as bar:
         try:
             while waiting:

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tinker_officer.engine import memory
+from tinker_officer import _memory
 from tinker_officer.engine.cache import Cache
 from tinker_officer.engine.choosing import choose
 from tinker_officer.engine.decoder import hidden_states
@@ -325,13 +325,13 @@ class Sampler:
         """Give up the merged weights, while nothing is sampled: training needs the room."""
         if self._weights and not self.busy:
             self._weights.clear()
-            memory.release()
+            _memory.release()
 
     def _projections(self, adapter: Adapter | None) -> Projections:
         """Return the weights with an adapter merged in, from a few that are kept."""
         key = id(adapter)
         if key not in self._weights:
-            memory.release()  # what training left behind
+            _memory.release()  # what training left behind
             while len(self._weights) >= MERGED_ADAPTERS:
                 self._weights.popitem(last=False)
             self._weights[key] = (adapter, merged(self.base, adapter))

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from tinker_officer.engine import memory, wire
+from tinker_officer import _memory
+from tinker_officer.engine import wire
 from tinker_officer.engine.records import Meta, TinkerPath, now
 from tinker_officer.engine.refusal import Refused
 from tinker_officer.engine.store import Store
@@ -142,7 +143,7 @@ class Workshop:
 
         training = self._training(model_id)
         metrics = training.trainer.optim_step(AdamSettings(**settings))
-        memory.release(every_s=_RELEASE_S)  # batches of many lengths leave holes
+        _memory.release(every_s=_RELEASE_S)  # batches of many lengths leave holes
         training.steps += 1
         yield
         return metrics
