@@ -15,6 +15,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import _sweep
 import attrs
 import numpy as np
 
@@ -218,11 +219,11 @@ def _bars(axes: object, judged: Sequence[Judged]) -> None:
 def main() -> None:
     """Fit, print, and with `--write` keep."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("rows", type=Path, help="the sweep, as JSON")
+    _sweep.add_argument(parser)
     parser.add_argument("--write", action="store_true", help="write the rule, the docs table and the figure")
     parser.add_argument("--figure", type=Path, default=None, help="write the figure here (.svg or .png)")
     arguments = parser.parse_args()
-    rule, judged = judge(json.loads(arguments.rows.read_text("utf-8"))["rows"], source=SOURCE)
+    rule, judged = judge(_sweep.rows(arguments.rows), source=SOURCE)
     rule = rounded(rule)
     print(rule.explain(), table(judged), check(judged), sep="\n\n")
     if arguments.figure:

@@ -11,11 +11,10 @@ the curve's own best rate; what a short run does not know of a long one is not s
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
+import _sweep
 import attrs
 import numpy as np
 
@@ -180,10 +179,10 @@ HEADER = (
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("rows", type=Path, help="the sweep, as JSON")
+    _sweep.add_argument(parser)
     parser.add_argument("--repeats", type=int, default=20, help="pilots a curve")
     arguments = parser.parse_args()
-    found, _ = cells(json.loads(arguments.rows.read_text("utf-8"))["rows"])
+    found, _ = cells(_sweep.rows(arguments.rows))
     curves = [smoothed(cell) for cell in found if not cell.at_edge]
     lines = []
     for noise in (1e-4, 3e-4, 1e-3):

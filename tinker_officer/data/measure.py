@@ -147,8 +147,9 @@ class RowCounts:
     def over(self) -> npt.NDArray[np.bool_]:
         """Which conversations are longer than the limit."""
         over = np.zeros(len(self.lengths), np.bool_)
-        for block in blocks(len(over) if self.max_length is not None else 0):
-            over[block] = self.lengths[block] > self.max_length
+        if self.max_length is not None:
+            for block in blocks(len(over)):
+                over[block] = self.lengths[block] > self.max_length
         return over
 
     @property
