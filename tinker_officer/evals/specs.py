@@ -21,6 +21,7 @@ from tinker_officer.data.conversations import Conversations
 from tinker_officer.errors import EvalError
 from tinker_officer.evals import benchmarks, catalogue, graders
 from tinker_officer.evals.cases import load_cases, some
+from tinker_officer.evals.cookbook import Evaluator
 from tinker_officer.evals.graders import Grader
 from tinker_officer.evals.grading import TIMEOUT_S
 from tinker_officer.evals.judge import run_judge
@@ -442,7 +443,7 @@ class Judge:
         return Prepared(len(cases), run)
 
 
-Spec: TypeAlias = Nll | Benchmark | Product | Judge
+Spec: TypeAlias = Nll | Benchmark | Product | Judge | Evaluator
 
 
 def spec_from_dict(record: Mapping[str, Any], data: Mapping[str, Conversations]) -> Spec:
@@ -463,6 +464,8 @@ def spec_from_dict(record: Mapping[str, Any], data: Mapping[str, Conversations])
         return Nll(data=given, **fields)
     if kind == "benchmark":
         return Benchmark(**fields)
+    if kind == "evaluator":
+        return Evaluator.from_dict(fields)
     if kind in {"product", "judge"}:
         source = _cases_from_dict(name, given, fields.pop("cases"))
         sampling = Sampling(**fields.pop("sampling"))
@@ -475,7 +478,7 @@ def spec_from_dict(record: Mapping[str, Any], data: Mapping[str, Conversations])
     raise EvalError(
         "this is not an eval",
         got=f"kind {kind!r}",
-        need="nll, benchmark, product or judge",
+        need="nll, benchmark, product, judge or evaluator",
         fix="EvalSuite.from_json(suite.to_json())",
     )
 

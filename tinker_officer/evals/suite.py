@@ -28,6 +28,7 @@ from tinker_officer._text import nearest, table
 from tinker_officer.data.conversations import Conversations
 from tinker_officer.errors import EvalError, OfficerError
 from tinker_officer.evals.asking import ask
+from tinker_officer.evals.cookbook import Evaluator
 from tinker_officer.evals.graders import Grader
 from tinker_officer.evals.grading import TIMEOUT_S
 from tinker_officer.evals.product import Sampling
@@ -307,6 +308,55 @@ class EvalSuite:
         )
         return self._with(spec)
 
+    def evaluator(
+        self,
+        name: str,
+        build: Callable[[], Any],
+        *,
+        metric: str | None = None,
+        higher_is_better: bool = True,
+        layer: str = "benchmark",
+    ) -> Self:
+        """Return a copy that also runs an evaluator of the cookbook's.
+
+        Args:
+            name: the eval's name.
+            build: a class or a function without arguments that returns a `SamplingClientEvaluator` or a
+                `TrainingClientEvaluator`; one that can be imported survives JSON.
+            metric: which of its figures counts; the first when None.
+            higher_is_better: the direction of progress.
+            layer: the layer that it is asked with: `nll`, `benchmark` or `product`.
+
+        Raises:
+            EvalError: the name is taken, or there is no such layer.
+        """
+        self._of((layer,))
+        return self._with(
+            Evaluator(name, build, metric=metric, higher_is_better=higher_is_better, layer=layer)
+        )
+
+    def builders(
+        self,
+        *,
+        layers: Collection[str] | None = None,
+        renderer_name: str | None = None,
+        on: On | None = None,
+    ) -> list[Callable[[], Any]]:
+        """Return the suite as the cookbook's `evaluator_builders`: its recipes then report `<eval>/<metric>`.
+
+        Args:
+            layers: some of `nll`, `benchmark`, `product`; all when None.
+            renderer_name: the renderer that the recipe trains with; the base model's usual one when None.
+            on: the service, where a judge is asked there too.
+
+        Raises:
+            EvalError: an evaluator of the suite builds none, or there is no such layer.
+        """
+        from tinker_officer.evals.cookbook import builders
+
+        self._of(layers)
+        return builders(self, layers=layers, renderer_name=renderer_name, on=on)
+
     def only(self, *names: str) -> Self:
         """Return a copy with these evals alone, replacing the rest.
 
@@ -517,6 +567,8 @@ class EvalSuite:
 
 
 def _identity(spec: Spec) -> dict[str, Any]:
+    if isinstance(spec, Evaluator):
+        return {"kind": "evaluator", "name": spec.name, "reports": spec.measures, "metric": spec.metric}
     if isinstance(spec, Benchmark) and not isinstance(spec.task, str):
         return {"kind": "benchmark", "name": spec.name, "task": repr(type(spec.task)), "limit": spec.limit}
     return spec.to_dict()
