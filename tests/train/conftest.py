@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -70,6 +71,17 @@ def saved_files(root: Path, state_path: str) -> dict[str, str]:
 def digests(engine: Any) -> Callable[[str], dict[str, str]]:
     """Return a function from a state path to the digests of its weights and optimizer."""
     return lambda state_path: saved_files(engine.root, state_path)
+
+
+@pytest.fixture(scope="session")
+def wires() -> Any:
+    """The module `wire.py` beside this file: a proxy that goes wrong by a schedule."""
+    spec = importlib.util.spec_from_file_location("wire", Path(__file__).with_name("wire.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 class Forge:
