@@ -1,4 +1,4 @@
-"""Products on oneDNN against torch's own, in every layout that is asked for."""
+"""Products on the kernel of this processor against wider numbers, in every layout that is asked for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from tinker_officer.engine.kernels import linear, onednn_available, prepacked
+from tinker_officer.engine.kernels import (
+    add_linear,
+    linear,
+    onednn_available,
+    prepacked,
+)
 
 
 WIDE = torch.randn(30, 24, generator=torch.Generator().manual_seed(0))
@@ -40,9 +45,27 @@ def test_prepacked_weights_are_a_copy(rows: int) -> None:
     torch.testing.assert_close(product(x), expected.float())
 
 
-def test_bfloat16_goes_to_torch() -> None:
-    """Other dtypes than float32 take torch's own product."""
-    x, weight = WIDE[:4].bfloat16(), WIDE.bfloat16()
+@pytest.mark.parametrize("rows", [1, 40], ids=["few rows", "many rows"])
+def test_bfloat16_is_the_product_rounded_once(rows: int) -> None:
+    """A bfloat16 product is that of wider numbers, rounded at the end, on any processor."""
+    x = torch.randn(rows, 24, generator=torch.Generator().manual_seed(1)).bfloat16()
+    weight = WIDE.bfloat16()
+    exact = x.double() @ weight.double().t()
 
-    assert torch.equal(linear(x, weight), torch.nn.functional.linear(x, weight))
-    assert torch.equal(prepacked(weight)(x), torch.nn.functional.linear(x, weight))
+    for product in (linear(x, weight), prepacked(weight)(x)):
+        assert product.dtype == torch.bfloat16
+        torch.testing.assert_close(product.double(), exact, rtol=2**-8, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_product_is_added_to_a_slice(dtype: torch.dtype) -> None:
+    """`add_linear` adds to some columns of a wider matrix, also of a wider dtype, and leaves the others."""
+    x, weight, y = WIDE[:8, :16].to(dtype), WIDE[10:22, :16].to(dtype), torch.ones(8, 30)
+
+    add_linear(y[:, 4:16], x, weight)
+
+    expected = torch.ones(8, 30, dtype=torch.float64)
+    expected[:, 4:16] += x.double() @ weight.double().t()
+    torch.testing.assert_close(
+        y.double(), expected, rtol=2**-8, atol=2e-2 if dtype != torch.float32 else 1e-5
+    )

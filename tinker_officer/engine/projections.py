@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from itertools import accumulate
 from typing import Any
 
 import attrs
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tinker_officer.engine.kernels import applied, linear, prepacked
+from tinker_officer.engine.kernels import add_linear, applied, linear, onednn_pays, prepacked
 from tinker_officer.engine.lora import Adapter, Pair
 from tinker_officer.engine.models import BaseModel
 
@@ -74,7 +73,10 @@ class _Lora(torch.autograd.Function):
         if bias is not None:
             y.add_(bias)
         low = linear(x, down.to(x.dtype)).mul_(scaling)
-        _add_ups(y, low, ups)
+        rank = ups[0].shape[1]
+        columns = torch.split(y, [up.shape[0] for up in ups], dim=1)
+        for part, low_j, up in zip(columns, torch.split(low, rank, dim=1), ups, strict=True):
+            add_linear(part, low_j, up.to(y.dtype))
         ctx.save_for_backward(x, low, down, *ups)
         ctx.weight, ctx.scaling = weight, scaling
         return y
@@ -112,30 +114,20 @@ def lora_backward(
         weight: the frozen weight, shape `(outputs, inputs)`.
         need_dx: whether the gradient of the input is wanted.
     """
-    rank = ups[0].shape[1]
-    columns = torch.split(dy, [up.shape[0] for up in ups], dim=1)
-    # One product for all projections, of which the diagonal blocks are wanted: faster than thin slices.
-    blocks = torch.split(linear(low.t(), dy.t()), rank)
-    starts = accumulate((up.shape[0] for up in ups), initial=0)
-    d_ups = [
-        block[:, start : start + up.shape[0]].t().to(up.dtype)
-        for block, start, up in zip(blocks, starts, ups, strict=False)
-    ]
-    thin = [linear(dy_j, up.to(dy.dtype).t()) for dy_j, up in zip(columns, ups, strict=True)]
-    d_low = (thin[0] if len(thin) == 1 else torch.cat(thin, dim=1)).mul_(scaling)
+    rank, widths = ups[0].shape[1], [up.shape[0] for up in ups]
+    columns = torch.split(dy, widths, dim=1)
+    if onednn_pays():  # one product, of which the diagonal blocks are wanted: faster there than thin ones
+        blocks = torch.split(linear(low.t(), dy.t()), rank)
+        thin = [torch.split(block, widths, dim=1)[j] for j, block in enumerate(blocks)]
+    else:
+        lows = torch.split(low, rank, dim=1)
+        thin = [linear(low_j.t(), dy_j.t()) for low_j, dy_j in zip(lows, columns, strict=True)]
+    d_ups = [d_up.t().to(up.dtype) for d_up, up in zip(thin, ups, strict=True)]
+    d_lows = [linear(dy_j, up.to(dy.dtype).t()) for dy_j, up in zip(columns, ups, strict=True)]
+    d_low = (d_lows[0] if len(ups) == 1 else torch.cat(d_lows, dim=1)).mul_(scaling)
     d_down = linear(d_low.t(), x.t()).to(down.dtype)
-    dx = linear(dy, weight.t()).add_(linear(d_low, down.to(dy.dtype).t())) if need_dx else None
+    dx = add_linear(linear(dy, weight.t()), d_low, down.to(dy.dtype).t()) if need_dx else None
     return dx, d_down, d_ups
-
-
-def _add_ups(y: Tensor, low: Tensor, ups: tuple[Tensor, ...]) -> None:
-    """Add every projection's `low @ up.T` to its own columns of `y`, in place."""
-    rank, start = ups[0].shape[1], 0
-    for index, up in enumerate(ups):
-        y[:, start : start + up.shape[0]].add_(
-            linear(low[:, index * rank : (index + 1) * rank], up.to(y.dtype))
-        )
-        start += up.shape[0]
 
 
 def _frozen(weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
