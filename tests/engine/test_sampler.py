@@ -113,7 +113,7 @@ def test_training_and_sampling_agree(
 
 
 def test_a_seed_repeats_whatever_the_batch(base: BaseModel, trained: Adapter, answers: Answers) -> None:
-    """A seeded request gives the same tokens alone, in company, and after other requests; samples differ."""
+    """A seeded request gives the same bits alone, in company, and after other requests; samples differ."""
     spec = SampleSpec(PROMPTS[1], max_tokens=20, num_samples=4, seed=11, **FREE)
     sampler = Sampler(base)
     sampler.add("alone", spec, trained)
@@ -124,6 +124,8 @@ def test_a_seed_repeats_whatever_the_batch(base: BaseModel, trained: Adapter, an
     company = answers(sampler)["in company"]
 
     assert [s.tokens.tolist() for s in alone.sequences] == [s.tokens.tolist() for s in company.sequences]
+    for one, other in zip(alone.sequences, company.sequences, strict=True):
+        np.testing.assert_array_equal(one.logprobs, other.logprobs)
     assert len({tuple(s.tokens.tolist()) for s in alone.sequences}) == 4
 
 

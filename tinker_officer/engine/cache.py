@@ -14,7 +14,8 @@ from tinker_officer.engine.decoder import Attend, packed_attention
 from tinker_officer.engine.models import BaseModel
 
 
-_TOKEN_STEP = 128
+_TOKEN_STEP = 128  # a multiple of _LANES: what is read is always there
+_LANES = 32  # attention reads whole vectors of positions, so an answer's bits do not depend on its neighbours
 
 
 class Cache:
@@ -99,7 +100,7 @@ class Cache:
         longest, shortest = max(self.lengths) + 1, min(self.lengths) + 1
         self._reserve(count, longest)
         self.lengths = [length + 1 for length in self.lengths]
-        mask = None
+        longest, mask = -(-longest // _LANES) * _LANES, None
         if longest != shortest:
             late = torch.arange(longest, device=device) > positions[:, None]
             mask = torch.zeros(late.shape, dtype=self._base.torch_dtype, device=device)
