@@ -46,9 +46,7 @@ class Batches:
         Raises:
             RunError: there is no data, or nothing of it is left to train on.
         """
-        from tinker_officer.train.rows import ConversationRows
-
-        source = ConversationRows.of(run, renderer_name, progress=progress)
+        source = _source(run, renderer_name, progress=progress)
         if source.ahead is None:
             return cls(source, ahead=run.submission.depth + 2, depth=run.submission.depth)
         return cls(source, ahead=source.ahead, depth=0)
@@ -80,3 +78,16 @@ class Batches:
         for coming in range(following, min(step + self.ahead, self.steps) + 1):
             self._coming.append((coming, self._pool.submit(self.source.make, coming)))
         return self._coming.popleft()[1]
+
+
+def _source(run: Run, renderer_name: str, *, progress: bool | None) -> Source:
+    from tinker_officer.train.datasets import CookbookRows
+    from tinker_officer.train.rl import Rl
+    from tinker_officer.train.rollouts import Rollouts
+    from tinker_officer.train.rows import DataRows
+
+    if isinstance(run.objective, Rl):
+        return Rollouts.of(run)
+    if run.given is not None:
+        return CookbookRows.of(run)
+    return DataRows.of(run, renderer_name, progress=progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -126,11 +127,14 @@ def _rest(service: tinker.ServiceClient) -> Any:
 
 
 def _delete(service: tinker.ServiceClient, saved: Saved) -> None:
+    for path in filter(None, (saved.state_path, saved.sampler_path)):
+        delete(service, path)
+
+
+def delete(service: tinker.ServiceClient, path: str) -> None:
+    """Delete what a `tinker://` path names from the server; what is gone already is fine."""
     import tinker
 
     rest = _rest(service)
-    for path in filter(None, (saved.state_path, saved.sampler_path)):
-        try:
-            rest.delete_checkpoint_from_tinker_path(path).result(timeout=60)
-        except tinker.NotFoundError:
-            continue  # gone already: a kill between deleting and recording it
+    with contextlib.suppress(tinker.NotFoundError):  # a kill between deleting and recording it
+        rest.delete_checkpoint_from_tinker_path(path).result(timeout=60)

@@ -42,10 +42,8 @@ def estimate(run: Run, *, on: On) -> Estimate:
 
     The batch runs twice, and the second time counts: the first one loads the model.
     """
-    from tinker_officer.data.render import default_renderer_name
-
     plan = run.plan
-    batches = Batches.of(run, plan.renderer_name or default_renderer_name(plan.base_model), progress=False)
+    batches = Batches.of(run, run.renderer_name, progress=False)
     batch = batches.source.make(1)
     created = connect(on).create_lora_training_client(
         plan.base_model,

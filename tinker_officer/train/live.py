@@ -38,20 +38,15 @@ _POLL_S = 1.0  # so that Ctrl-C is noticed where a wait without end would hide i
 
 def _spec(run: Run) -> dict[str, Any]:
     """Return what identifies the run in its folder: the spec, and the data by content and order."""
-    import hashlib
-
     from tinker_officer.data.measure import renderer_identity
-    from tinker_officer.data.render import default_renderer_name
+    from tinker_officer.train.source import identity_of
 
-    data = run.data
-    order = hashlib.sha256(data.content_digests.tobytes()).hexdigest()
-    name = run.plan.renderer_name or default_renderer_name(run.plan.base_model)
-    summary = {**data.summary(), "source": Path(data.source).name}
+    name = run.renderer_name
     identity = renderer_identity(run.plan.base_model, name)
     identity.pop("cookbook", None)  # an upgrade does not end a run
     return {
         "run": run.to_dict(),
-        "data": {**summary, "order": order},
+        "data": identity_of(run.data),
         "identity": {"renderer_name": name, **identity},
     }
 

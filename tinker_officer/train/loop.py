@@ -113,11 +113,9 @@ class Loop:
             RunError: a number is not finite, nothing is left to train on, or the folder cannot be written.
             Exception: whatever the SDK raised, with a note.
         """
-        from tinker_officer.data.render import default_renderer_name
-
         run = self.run
         self._wait = Waiter(run.submission.stall_warning_s, self.aborted)
-        self._renderer_name = run.plan.renderer_name or default_renderer_name(run.plan.base_model)
+        self._renderer_name = run.renderer_name
         batches = Batches.of(run, self._renderer_name, progress=self.progress)
         with batches.making() as self._batches, self._explaining():
             self.folder.result_path.unlink(missing_ok=True)  # of a budget that has been raised

@@ -177,7 +177,7 @@ def _is_number(value: Any) -> bool:
 def _training(run: dict[str, Any]) -> dict[str, Any]:
     """Return what of a run decides its weights: not its name, nor what is watched meanwhile."""
     plan = run["plan"]
-    asked = {key: plan["objective"][key] for key in ("epochs", "max_length", "train_on", "too_long")}
+    asked = {key: plan["objective"].get(key) for key in ("epochs", "max_length", "train_on", "too_long")}
     numbers = {key: plan["computed"][key] for key in ("rank", "learning_rate", "batch_size", "steps")}
     layers = {key: plan[key] for key in ("base_model", "seed", "train_mlp", "train_attn", "train_unembed")}
     numbers_of = ("objective", "schedule", "optimizer", "data_seed", "early_stop", "guard")

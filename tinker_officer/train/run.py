@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
@@ -17,7 +17,10 @@ from tinker_officer._text import count, duration, table
 from tinker_officer.errors import RunError
 from tinker_officer.train import objectives
 from tinker_officer.train.budget import Budget, check_price
+from tinker_officer.train.distill import Distill
 from tinker_officer.train.evaluating import check_metrics
+from tinker_officer.train.objectives import Known
+from tinker_officer.train.rl import Rl
 from tinker_officer.train.schedule import Schedule
 from tinker_officer.train.settings import NO_NUMBER, Adam, EarlyStop, Evaluation, Pipeline, Saving
 from tinker_officer.train.sft import Sft
@@ -25,6 +28,9 @@ from tinker_officer.train.spikes import SpikeGuard
 
 
 if TYPE_CHECKING:
+    from tinker_cookbook.rl.types import EnvGroupBuilder, RLDataset
+    from tinker_cookbook.supervised.types import SupervisedDataset
+
     from tinker_officer._service import On
     from tinker_officer.data.conversations import Conversations
     from tinker_officer.plan.plan import LoRAPlan
@@ -38,8 +44,13 @@ _FIELDS = (
     "name", "plan", "objective", "schedule", "optimizer", "checkpoint", "evaluation", "early_stop",
     "guard", "budget", "pipeline", "data_seed",
 )  # fmt: skip
-_TRAINABLE = ("sft", "prompt_distillation")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_CONSTANT = Schedule("constant", warmup=0.0)
+_NEEDS = {"rl": ", and environments", "distill": ", and prompts"}
+_FIXES = {
+    "rl": 'Run(plan, name="mine").rl(groups, max_tokens=256)',
+    "distill": 'Run(plan, name="mine").distill(prompts, teacher="Qwen/Qwen3-8B", max_tokens=256)',
+}
 
 
 def _named(_instance: Any, _attribute: Any, name: Any) -> None:
@@ -61,13 +72,6 @@ def _planned(_instance: Any, _attribute: Any, plan: Any) -> None:
             fix='Run(LoRAPlan.for_(base_model).sft(train), name="mine")',
         )
     _ = plan.steps  # a plan without data says so here, not in forty minutes
-    if plan.method not in _TRAINABLE:
-        raise RunError(
-            "a run trains on conversations, and this plan does not",
-            got=f"a plan for {plan.objective.title}: plan.method is {plan.method!r}",
-            need="a plan made with .sft(...) or .prompt_distillation(...)",
-            fix='Run(LoRAPlan.for_(base_model).sft(train), name="mine")',
-        )
 
 
 @attrs.frozen(repr=False)
@@ -79,7 +83,10 @@ class Run:
     Args:
         plan: a `LoRAPlan` with an objective; its data is what is trained on.
         name: names the run and its checkpoints.
-        objective: what is minimised; `sft(reduction=...)` changes it.
+        objective: what is minimised, by default what the plan asks for; `sft(...)`, `rl(...)` and
+            `distill(...)` change it.
+        given: what is trained on, where the plan has no data of its own: a cookbook dataset, or
+            environments.
         decay: how the learning rate moves; `schedule(...)` changes it.
         adam: the optimizer; `optimizer(...)` changes it.
         saving: when checkpoints are saved; `checkpoint(...)` changes it.
@@ -93,7 +100,8 @@ class Run:
 
     plan: LoRAPlan = attrs.field(validator=_planned)
     name: str = attrs.field(validator=_named, kw_only=True)
-    objective: Sft = attrs.field(factory=Sft, kw_only=True)
+    objective: Known = attrs.field(kw_only=True)
+    given: Any = attrs.field(default=None, kw_only=True, eq=False)
     decay: Schedule = attrs.field(factory=Schedule, kw_only=True)
     adam: Adam = attrs.field(factory=Adam, kw_only=True)
     saving: Saving = attrs.field(factory=Saving, kw_only=True)
@@ -110,22 +118,126 @@ class Run:
         kw_only=True,
     )
 
+    @objective.default
+    def _of_plan(self) -> Known:
+        return objectives.of_plan(self.plan)
+
     def __attrs_post_init__(self) -> None:
         """Refuse a metric that the suite does not measure, and a budget that cannot be counted."""
         if self.evaluation is not None:
             check_metrics(self)
         check_price(self)
 
-    def sft(self, *, reduction: str = "token") -> Self:
+    def sft(self, *, reduction: str = "token", data: SupervisedDataset | None = None) -> Self:
         """Return a copy that trains by supervised fine-tuning, replacing any objective.
 
         Args:
             reduction: `token`, `example` or `sum`: what the loss averages over (see `Sft`).
+            data: a cookbook `SupervisedDataset`, where the plan was made from counts.
 
         Raises:
             RunError: no such reduction.
         """
-        return attrs.evolve(self, objective=Sft(reduction))
+        return attrs.evolve(self, objective=Sft(reduction), given=data)
+
+    def dpo(self, data: SupervisedDataset) -> Self:
+        """Return a copy that trains by DPO on a cookbook dataset, replacing any objective.
+
+        A plan that was made from `Pairs` needs no such call.
+
+        Args:
+            data: a cookbook `SupervisedDataset` whose batches hold a chosen and a rejected datum in turn, as
+                `DPODatasetBuilderFromComparisons` makes them.
+        """
+        return attrs.evolve(self, objective=objectives.of_plan(self.plan), given=data)
+
+    def rl(
+        self,
+        data: RLDataset | Sequence[EnvGroupBuilder],
+        *,
+        max_tokens: int,
+        loss_fn: str = "importance_sampling",
+        loss_fn_config: Mapping[str, float] | None = None,
+        temperature: float = 1.0,
+        kl_penalty_coef: float = 0.0,
+        kl_discount_factor: float = 0.0,
+        kl_reference: str | None = None,
+        remove_constant_reward_groups: bool = True,
+        max_steps_off_policy: int = 0,
+    ) -> Self:
+        """Return a copy that trains on rewards, at a constant rate, replacing objective and schedule.
+
+        Args:
+            data: a cookbook `RLDataset`, or a sequence of its `EnvGroupBuilder`s, gone over as often as the
+                plan's steps ask for; a sequence is shuffled by the run's seed.
+            max_tokens: of one answer.
+            loss_fn: `importance_sampling`, `ppo`, `cispo`, `gspo` or `dro`.
+            loss_fn_config: settings of the loss; the server's own where none is given.
+            temperature: of the sampling.
+            kl_penalty_coef: how much a nat a token away from the reference costs; 0 asks no reference.
+            kl_discount_factor: spreads that cost to the tokens before it.
+            kl_reference: a base model or a `tinker://` path; None is the base model of the run.
+            remove_constant_reward_groups: leave out groups whose episodes all earned the same.
+            max_steps_off_policy: optimizer steps that samples lag behind; 1 samples the next step's
+                episodes while this one trains, 0 waits for each.
+
+        Raises:
+            RunError: no such loss or setting, or a number out of range.
+        """
+        objective = Rl(
+            loss_fn,
+            loss_fn_config or (),
+            max_tokens=max_tokens,
+            temperature=temperature,
+            kl_penalty_coef=kl_penalty_coef,
+            kl_discount_factor=kl_discount_factor,
+            kl_reference=kl_reference,
+            remove_constant_reward_groups=remove_constant_reward_groups,
+            max_steps_off_policy=max_steps_off_policy,
+        )
+        return attrs.evolve(self, objective=objective, given=data, decay=_CONSTANT)
+
+    def distill(
+        self,
+        data: RLDataset | Sequence[EnvGroupBuilder],
+        *,
+        teacher: str,
+        max_tokens: int,
+        loss_fn: str = "importance_sampling",
+        loss_fn_config: Mapping[str, float] | None = None,
+        temperature: float = 1.0,
+        kl_discount_factor: float = 0.0,
+        max_steps_off_policy: int = 0,
+    ) -> Self:
+        """Return a copy that learns from a teacher's opinion of its samples, at a constant rate.
+
+        Replaces objective and schedule. How much that opinion weighs is the plan's:
+        `plan.distill(..., kl_penalty_coef=1.0)`.
+
+        Args:
+            data: prompts, as environments of the cookbook's; rewards count too, where they give any.
+            teacher: a base model or a `tinker://` sampler path, with the student's tokenizer.
+            max_tokens: of one answer.
+            loss_fn: as in `rl`.
+            loss_fn_config: settings of the loss.
+            temperature: of the sampling.
+            kl_discount_factor: lets a token answer for what follows it too.
+            max_steps_off_policy: as in `rl`.
+
+        Raises:
+            RunError: no teacher, no such loss or setting, or a number out of range.
+        """
+        objective = Distill(
+            loss_fn,
+            loss_fn_config or (),
+            max_tokens=max_tokens,
+            temperature=temperature,
+            kl_penalty_coef=getattr(self.plan.objective, "kl_penalty_coef", 1.0),
+            kl_discount_factor=kl_discount_factor,
+            max_steps_off_policy=max_steps_off_policy,
+            teacher=teacher,
+        )
+        return attrs.evolve(self, objective=objective, given=data, decay=_CONSTANT)
 
     def schedule(self, shape: str = "linear", *, warmup: float = 0.03, decay: float = 0.2) -> Self:
         """Return a copy whose learning rate moves like this, replacing any schedule.
@@ -274,21 +386,38 @@ class Run:
         return attrs.evolve(self, data_seed=seed)
 
     @property
-    def data(self) -> Conversations:
-        """What is trained on.
+    def data(self) -> Any:
+        """What is trained on: the plan's `Conversations` or `Pairs`, or what the run was given.
 
         Raises:
-            RunError: the plan was made from counts alone, or read back without its data.
+            RunError: the plan was made from counts alone, or read back without its data, or it was made for
+                another method.
         """
+        if not objectives.fits(self.plan.method, self.objective):
+            raise RunError(
+                "the plan was made for another method than the run trains by",
+                got=f"a plan for {self.plan.method}, and an objective for {self.objective.method}",
+                need=f"the same in both{_NEEDS.get(self.plan.method, '')}",
+                fix=_FIXES.get(self.plan.method, 'Run(plan, name="mine")'),
+            )
+        if self.given is not None:
+            return self.given
         if self.plan.data is None:
             raise RunError(
                 "the plan has no data, so there is nothing to train on",
                 got=repr(self.plan),
-                need="a plan that was made from Conversations, or given them again",
-                fix="Run.from_json(text, data=train), or LoRAPlan.for_(base_model).sft(train)",
+                need="a plan that was made from Conversations or Pairs, or given them again",
+                fix=f"Run.from_json(text, data=train), or LoRAPlan.for_(...).{self.plan.method}(train)",
             )
-        data: Conversations = cast("Any", self.plan.data)  # `_planned` saw to it
-        return data
+        return self.plan.data
+
+    @property
+    def renderer_name(self) -> str:
+        """The cookbook renderer: the plan's, else the model's default."""
+        from tinker_officer.data.render import default_renderer_name
+
+        named: str | None = getattr(self.plan.objective, "renderer_name", None)
+        return named or default_renderer_name(self.plan.base_model)
 
     @property
     def order_seed(self) -> int:
@@ -382,14 +511,15 @@ class Run:
         cls,
         spec: dict[str, Any],
         *,
-        data: Conversations | None = None,
+        data: Any = None,
         held_out: Conversations | Mapping[str, Conversations] | None = None,
     ) -> Self:
         """Return the run that `to_dict` wrote.
 
         Args:
             spec: what `to_dict` returned.
-            data: the conversations to train on; without them the run can be read, but not started.
+            data: what to train on, as the plan or the run was given it; without it the run can be read, but
+                not started.
             held_out: the conversations of the suite, as `EvalSuite.from_json` takes them.
 
         Raises:
@@ -407,6 +537,7 @@ class Run:
             )
         from tinker_officer.plan.plan import LoRAPlan
 
+        planned = data if hasattr(data, "fingerprint") else None
         asked = spec["evaluation"]
         evaluation = None
         if asked is not None:
@@ -415,9 +546,10 @@ class Run:
             suite = EvalSuite.from_json(json.dumps(asked["suite"]), data=held_out)
             evaluation = Evaluation(suite, every=asked["every"], layers=asked["layers"])
         return cls(
-            LoRAPlan.from_dict(spec["plan"], data=data),
+            LoRAPlan.from_dict(spec["plan"], data=planned),
             name=spec["name"],
             objective=objectives.from_dict(spec["objective"]),
+            given=None if planned is not None else data,
             decay=Schedule.from_dict(spec["schedule"]),
             adam=Adam(**spec["optimizer"]),
             saving=Saving(**spec["checkpoint"]),
@@ -434,7 +566,7 @@ class Run:
         cls,
         text: str,
         *,
-        data: Conversations | None = None,
+        data: Any = None,
         held_out: Conversations | Mapping[str, Conversations] | None = None,
     ) -> Self:
         """Return the run that `to_json` wrote; see `from_dict`.
@@ -463,7 +595,7 @@ class Run:
         rows: list[tuple[str, object]] = [
             ("base model", plan.base_model),
             ("adapter", f"LoRA rank {plan.rank}, seed {plan.seed}"),
-            ("data", f"{count(plan.counts.examples)} examples, {count(plan.counts.trained)} trained tokens"),
+            ("data", self._amount()),
             ("order", f"shuffled by seed {self.order_seed} each epoch"),
             ("steps", f"{steps} of batch {plan.batch_size}, {plan.epochs} epochs"),
             ("loss", self.objective.describe()),
@@ -484,6 +616,16 @@ class Run:
             rows.append(("budget", str(self.limits)))
         rows.append(("submits ahead", f"{self.submission.depth} steps"))
         return f"Run {self.name!r}\n" + table([("  " + label, text) for label, text in rows])
+
+    def _amount(self) -> str:
+        objective: Any = self.plan.objective
+        if hasattr(objective.counts, "episodes"):
+            return f"{count(objective.counts.episodes)} episodes, in groups of {objective.counts.group_size}"
+        if hasattr(objective.counts, "pairs"):
+            return f"{count(objective.counts.pairs)} pairs"
+        return (
+            f"{count(objective.counts.examples)} examples, {count(objective.counts.trained)} trained tokens"
+        )
 
     def __str__(self) -> str:
         return self.explain()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
@@ -63,6 +64,20 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Give up what is being made; a batch that is asked for now may never come."""
+
+
+def identity_of(data: Any) -> dict[str, Any]:
+    """Return what identifies data in a run's folder, as JSON.
+
+    Rows are known by content and order. A cookbook dataset, or a sequence of environments, shows no content:
+    it is known by its class and its size, and that it is the same again is for the user to see to.
+    """
+    if hasattr(data, "content_digests"):
+        order = hashlib.sha256(data.content_digests.tobytes()).hexdigest()
+        return {**data.summary(), "source": Path(data.source).name, "order": order}
+    kind = type(data if hasattr(data, "get_batch") else data[0] if len(data) else data)
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    return {"source": kind.__qualname__, "rows": len(data), "kind": name, "order": f"{name} x {len(data)}"}
 
 
 def content(parts: Iterable[bytes]) -> str:
