@@ -55,20 +55,22 @@ class Cache:
 
     def _reserve(self, rows: int, tokens: int) -> None:
         shape = self._base.shape
-        # The last slab is the last to grow: it says what all of them have, also when growing failed half-way.
-        have_rows, _, have_tokens, _ = self._slabs[-1].shape if self._slabs else (0, 0, 0, 0)
+        # The least of all slabs: growing may have failed half-way.
+        have_rows = min((slab.shape[0] for slab in self._slabs), default=0)
+        have_tokens = min((slab.shape[2] for slab in self._slabs), default=0)
         if rows <= have_rows and tokens <= have_tokens:
             return
+        # What is held now, not what was once held: a long answer that has left must not make every row long.
+        kept, longest = len(self.lengths), max(self.lengths, default=0)
         if rows > have_rows:
-            rows = max(rows, min(2 * have_rows, have_rows + 16))
-        if tokens > have_tokens:
-            tokens = -(-tokens // _TOKEN_STEP) * _TOKEN_STEP
-        size = (max(rows, have_rows), 2 * shape.kv_heads, max(tokens, have_tokens), shape.head_dim)
+            rows += min(rows // 4, 16)
+        tokens = -(-max(tokens, longest) // _TOKEN_STEP) * _TOKEN_STEP
+        size = (max(rows, kept), 2 * shape.kv_heads, tokens, shape.head_dim)
         self._slabs = self._slabs or [torch.empty(0, *size[1:])] * shape.layers
         for layer, old in enumerate(self._slabs):
             # Zeros, not empty: a masked value of NaN would still poison the sum.
             slab = torch.zeros(size, dtype=self._base.torch_dtype, device=self._base.device)
-            slab[:have_rows, :, :have_tokens] = old[:have_rows, :, :have_tokens]
+            slab[:kept, :, :longest] = old[:kept, :, :longest]
             self._slabs[layer] = slab
 
     def prefilling(self, lengths: tuple[int, ...], rows: list[tuple[int, int] | None]) -> Attend:

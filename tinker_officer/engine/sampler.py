@@ -2,7 +2,8 @@
 
 Continuous batching: each `step` either prefills waiting prompts, packed in one row without padding, or
 decodes one token for every running sequence of one adapter. Short answers leave, new prompts enter. Equal
-prompts that wait together, and the samples of one request, share a prefill.
+prompts that wait together, and the samples of one request, share a prefill. Answers that outgrow the memory
+for keys and values are paused, those that have said least first, and read again when there is room.
 
 Decided, and the source:
     - `max_tokens` is cut to what the context leaves; without it, it is that (stop_reason "length").
@@ -29,7 +30,6 @@ from tinker_officer.engine.cache import Cache
 from tinker_officer.engine.choosing import choose
 from tinker_officer.engine.decoder import hidden_states
 from tinker_officer.engine.examples import check_tokens
-from tinker_officer.engine.head import chunk_rows
 from tinker_officer.engine.lora import Adapter
 from tinker_officer.engine.models import BaseModel
 from tinker_officer.engine.projections import Projections, merged
@@ -41,16 +41,16 @@ from tinker_officer.engine.sampling import (
     SampleSpec,
     check_parameters,
 )
+from tinker_officer.engine.scoring import score
 from tinker_officer.errors import EngineError
 
 
 __all__ = ["SampleOutput", "SampleSequence", "SampleSpec", "Sampler"]
 PREFILL_TOKENS = 1024  # of one step, unless one prompt alone is longer
 MAX_ROWS = 64  # sequences of one adapter that are decoded together, and answers of one token in a step
-CACHE_BYTES = 600_000_000  # of keys and values of one adapter, beyond which new answers wait
+CACHE_BYTES = 600_000_000  # of keys and values of one adapter, beyond which answers wait
 MERGED_ADAPTERS = 2  # weights with an adapter merged in that stay in memory
 PATIENCE = 32  # steps before another adapter's turn, when their weights do not all fit
-NO_LOGPROB = -99999.0  # the SDK's mark of a position without top-k log-probabilities
 
 
 @attrs.define(eq=False)
@@ -74,13 +74,14 @@ class Sampler:
         self._waiting: OrderedDict[str, Request] = OrderedDict()
         self._groups: OrderedDict[int, _Group] = OrderedDict()
         self._weights: OrderedDict[int, tuple[Adapter | None, Projections]] = OrderedDict()
+        self._paused: list[Row] = []  # whose keys and values had to go; they go on before new ones start
         self._turns = 0
         self._tokenizer: Any = None
 
     @property
     def busy(self) -> bool:
         """Whether a step has anything to do."""
-        return bool(self._waiting or self._groups)
+        return bool(self._waiting or self._paused or self._groups)
 
     def add(self, request_id: str, spec: SampleSpec, adapter: Adapter | None = None) -> None:
         """Take a request.
@@ -109,6 +110,7 @@ class Sampler:
     def cancel(self, request_id: str) -> None:
         """Forget a request; no answer will come."""
         self._waiting.pop(request_id, None)
+        self._paused = [row for row in self._paused if row.request.name != request_id]
         for group in list(self._groups.values()):
             self._drop(group, lambda row: row.request.name == request_id)
 
@@ -119,6 +121,9 @@ class Sampler:
         Returns:
             The requests that are finished, or have failed, by id.
         """
+        rows, group = self._next_resume()
+        if rows and group is not None:
+            return self._guarded(group, [row.request for row in rows], lambda: self._resume(group, rows))
         batch, group = self._next_prefill()
         if batch and group is not None:
             return self._guarded(group, batch, lambda: self._prefill(group, batch))
@@ -156,7 +161,10 @@ class Sampler:
         batch: dict[Request, int] = {}
         group: _Group | None = None
         tokens, rows, single = 0, 0, 0
+        paused = {id(row.request.adapter) for row in self._paused}
         for request in self._waiting.values():
+            if id(request.adapter) in paused:
+                continue  # its adapter's paused answers go on first
             if group is None:
                 group = self._groups.get(id(request.adapter)) or _Group(request.adapter, Cache(self.base), [])
             if request.adapter is not group.adapter:
@@ -198,53 +206,73 @@ class Sampler:
             group.rows += going
             starting += [(index, row) for row in rows]
         weights = self._projections(group.adapter)
-        tokens = np.concatenate([requests[0].spec.prompt for requests in prompts.values()])
-        positions = np.concatenate([np.arange(length) for length in lengths])
-        hidden = hidden_states(
-            self.base,
-            weights,
-            self._tensor(tokens),
-            self._tensor(positions),
-            group.cache.prefilling(lengths, places),
+        hidden = self._read(
+            group, weights, [requests[0].spec.prompt for requests in prompts.values()], places
         )
-        ends = np.cumsum(lengths)
-        for requests, end, length in zip(prompts.values(), ends, lengths, strict=True):
-            self._score(requests, hidden[end - length : end], weights)
-        last = weights.head(hidden[self._tensor(ends - 1)]).float()
+        score(self.base, group.adapter, weights.head, list(prompts.values()), hidden)
+        last = weights.head(hidden[self._tensor(np.cumsum(lengths) - 1)]).float()
         logits = last[self._tensor(np.array([index for index, _ in starting]))]
         for request in batch:
             if request.started == request.spec.num_samples:
                 del self._waiting[request.name]
         return self._advance(group, [row for _, row in starting], logits)
 
-    def _score(self, requests: list[Request], hidden: Tensor, weights: Projections) -> None:
-        """Fill in the log-probabilities of a prompt, for those that asked."""
-        asking = [request for request in requests if request.scored and request.prompt_logprobs is None]
-        if not asking:
-            return
-        prompt = requests[0].spec.prompt
-        most = max(request.spec.topk_prompt_logprobs for request in asking)
-        logprobs = np.full(prompt.size, np.nan, np.float32)
-        ids = np.zeros((prompt.size, most), np.int32)
-        values = np.full((prompt.size, most), NO_LOGPROB, np.float32)
-        targets, rows = self._tensor(prompt[1:])[:, None], chunk_rows(self.base.vocab_size)
-        for start in range(0, prompt.size - 1, rows):
-            stop = min(start + rows, prompt.size - 1)
-            logits = weights.head(hidden[start:stop]).float()
-            totals = torch.logsumexp(logits, -1, keepdim=True)
-            logprobs[start + 1 : stop + 1] = (
-                (logits.gather(1, targets[start:stop]) - totals)[:, 0].cpu().numpy()
-            )
-            if most:
-                top = torch.topk(logits, most)
-                ids[start + 1 : stop + 1] = top.indices.cpu().numpy()
-                values[start + 1 : stop + 1] = (top.values - totals).cpu().numpy()
-        for request in asking:
-            k = request.spec.topk_prompt_logprobs
-            request.prompt_logprobs = logprobs
-            request.topk_prompt = (ids[:, :k], values[:, :k]) if k else None
+    def _read(
+        self,
+        group: _Group,
+        weights: Projections,
+        texts: list[np.ndarray],
+        places: list[tuple[int, int] | None],
+    ) -> Tensor:
+        """Return the last hidden states of texts, one after another, and keep their keys and values."""
+        lengths = tuple(text.size for text in texts)
+        positions = np.concatenate([np.arange(length) for length in lengths])
+        attend = group.cache.prefilling(lengths, places)
+        return hidden_states(
+            self.base, weights, self._tensor(np.concatenate(texts)), self._tensor(positions), attend
+        )
+
+    def _next_resume(self) -> tuple[list[Row], _Group | None]:
+        """Return paused answers of one adapter that fit again, and the group they join."""
+        for adapter in {id(row.request.adapter): row.request.adapter for row in self._paused}.values():
+            group = self._groups.get(id(adapter)) or _Group(adapter, Cache(self.base), [])
+            chosen: list[Row] = []
+            tokens, longest = 0, max(group.cache.lengths, default=0)
+            for row in self._paused:
+                if row.request.adapter is not adapter:
+                    continue
+                tokens += row.size
+                longest = max(longest, row.size)
+                if group.rows or chosen:  # one goes on in any case
+                    room = longest + _headroom(row.request.limit - len(row.tokens))
+                    full = len(group.rows) + len(chosen) >= MAX_ROWS or tokens > PREFILL_TOKENS
+                    if full or group.cache.bytes_for(len(chosen) + 1, room) > CACHE_BYTES:
+                        break
+                chosen.append(row)
+            if chosen:
+                return chosen, group
+        return [], None
+
+    def _resume(self, group: _Group, rows: list[Row]) -> list[tuple[str, SampleOutput | Exception]]:
+        """Read again what paused answers have said so far, and give each its next token."""
+        self._paused = [row for row in self._paused if not any(row is other for other in rows)]
+        texts = [np.concatenate([row.request.spec.prompt, np.array(row.tokens, np.int64)]) for row in rows]
+        places: list[tuple[int, int] | None] = [(group.cache.add(1, text.size), 1) for text in texts]
+        group.rows += rows
+        weights = self._projections(group.adapter)
+        hidden = self._read(group, weights, texts, places)
+        ends = np.cumsum([text.size for text in texts]) - 1
+        return self._advance(group, rows, weights.head(hidden[self._tensor(ends)]).float())
+
+    def _pause(self, group: _Group) -> None:
+        """Let answers wait whose keys and values no longer fit: those that have said least."""
+        while len(group.rows) > 1 and group.cache.bytes_for(0, max(group.cache.lengths) + 1) > CACHE_BYTES:
+            shortest = min(reversed(group.rows), key=lambda row: len(row.tokens))
+            self._drop(group, lambda row, chosen=shortest: row is chosen)
+            self._paused.append(shortest)
 
     def _decode(self, group: _Group) -> list[tuple[str, SampleOutput | Exception]]:
+        self._pause(group)
         weights = self._projections(group.adapter)
         tokens = torch.tensor([row.tokens[-1] for row in group.rows], device=self.base.device)
         positions, attend = group.cache.decoding()

@@ -32,6 +32,7 @@ class SampleSpec:
         stop_strings: texts that end an answer, found in the decoded answer.
         seed: of the random numbers; None draws fresh ones.
         prompt_logprobs: whether to score the prompt.
+        prompt_logprobs_last_n: how many tokens at its end to score; None for all but the first.
         topk_prompt_logprobs: how many of the likeliest tokens to return at each prompt position.
         topk_sample_logprobs: how many at each sampled position.
     """
@@ -46,6 +47,7 @@ class SampleSpec:
     stop_strings: tuple[str, ...] = ()
     seed: int | None = None
     prompt_logprobs: bool = False
+    prompt_logprobs_last_n: int | None = None
     topk_prompt_logprobs: int = 0
     topk_sample_logprobs: int = 0
 
@@ -73,7 +75,7 @@ class SampleOutput:
 
     Attributes:
         sequences: in the order of their sample index.
-        prompt_logprobs: float32 `(P,)`, NaN first; None if not asked for.
+        prompt_logprobs: float32 `(P,)`, NaN first and where not asked for; None if not asked for at all.
         topk_prompt: ids and log-probabilities `(P, k)`, the first row empty; None if not asked for.
     """
 
@@ -151,6 +153,12 @@ class Request:
         """Whether the prompt itself is to be scored."""
         return self.spec.prompt_logprobs or self.spec.topk_prompt_logprobs > 0
 
+    @property
+    def first_scored(self) -> int:
+        """The first position of the prompt that is scored: nothing precedes the very first."""
+        last = self.spec.prompt_logprobs_last_n
+        return 1 if last is None else max(1, self.spec.prompt.size - last)
+
     def start(self, count: int) -> list[Row]:
         """Return the next answers, on their way."""
         first, self.started = self.started, self.started + count
@@ -171,6 +179,11 @@ class Row:
         self.tokens: list[int] = []
         self.logprobs: list[float] = []
         self.topk: list[tuple[list[int], list[float]]] = []
+
+    @property
+    def size(self) -> int:
+        """Tokens of the prompt and of the answer so far."""
+        return int(self.request.spec.prompt.size) + len(self.tokens)
 
     def sequence(self, reason: str) -> SampleSequence:
         """Return the answer as it stands, over for a reason."""

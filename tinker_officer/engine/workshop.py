@@ -379,6 +379,7 @@ def _sample_spec(request: wire.Sample) -> SampleSpec:
         stop_strings=request.stop_strings,
         seed=request.seed,
         prompt_logprobs=request.prompt_logprobs,
+        prompt_logprobs_last_n=last,
         topk_prompt_logprobs=request.topk_prompt_logprobs,
         topk_sample_logprobs=request.topk_sample_logprobs,
     )

@@ -207,7 +207,10 @@ async def _logprobs(rows: list[_Row], target: Target) -> list[list[float | None]
 
     async def one(row: _Row) -> list[float | None]:
         try:
-            found = await target.client.compute_logprobs(tinker.ModelInput.from_ints(row.tokens))
+            found = await target.client.compute_logprobs(
+                tinker.ModelInput.from_ints(row.tokens),
+                prompt_logprobs_last_n=len(row.weights) - int(np.argmax(row.weights > 0)),
+            )
         except Exception as error:
             error.add_note(f"while scoring a held-out conversation of {len(row.tokens)} tokens")
             raise
