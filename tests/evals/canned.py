@@ -19,6 +19,7 @@ class CannedClient(tinker.SamplingClient):
         prompts: what was asked, in order.
         params: the sampling parameters of each request.
         busiest: the most requests that were under way at once.
+        cancelled: requests that were given up.
     """
 
     def __init__(
@@ -30,7 +31,7 @@ class CannedClient(tinker.SamplingClient):
         self._stop_reason = "length" if cut else "stop"
         self.prompts: list[str] = []
         self.params: list[tinker.SamplingParams] = []
-        self.busiest = self._busy = 0
+        self.busiest = self._busy = self.cancelled = 0
 
     def get_base_model(self) -> str:
         return self._base_model
@@ -43,8 +44,13 @@ class CannedClient(tinker.SamplingClient):
         self.params.append(sampling_params)
         self._busy += 1
         self.busiest = max(self.busiest, self._busy)
-        await asyncio.sleep(self._delay)
-        self._busy -= 1
+        try:
+            await asyncio.sleep(self._delay)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self._busy -= 1
         end = "" if self._stop_reason == "length" else "<|im_end|>"
         tokens = self._tokenizer.encode(self._answer(text) + end, add_special_tokens=False)
         sequence = tinker.SampledSequence(

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.evals.canned import CannedClient
+from tinker_officer import EvalSuite
 from tinker_officer.errors import EvalError
 from tinker_officer.evals.target import Target, open_target
 
@@ -223,3 +225,61 @@ def test_identity_pool_and_token_counts(target: Target) -> None:
     assert first.model_args["checkpoint"] == target.name
     counted = asyncio.run(first.api.count_text_tokens("what is it?"))
     assert counted == len(target.renderer.tokenizer.encode("what is it?"))
+
+
+def test_a_prompt_that_does_not_fit_is_a_stop_reason_and_not_a_crash(
+    engine: LocalEngine, tiny_model: Path, target: Target
+) -> None:
+    """Inspect's agents act on it; in a suite it scores 0, and stands on the card as cut off."""
+    output = generate(target, "Hi " * 3000)
+    assert output.stop_reason == "model_length"
+    assert "the context of the model 1024" in str(output.error)
+    from inspect_ai import Task
+    from inspect_ai.dataset import MemoryDataset, Sample
+    from inspect_ai.scorer import includes
+
+    samples = [Sample(id="long", input="Hi " * 3000, target="x"), Sample(id="short", input="Hi", target="")]
+    task = Task(dataset=MemoryDataset(samples), name="made", scorer=includes())
+    suite = EvalSuite().task(task, max_tokens=2)
+    result = suite.evaluate(str(tiny_model), on=engine, progress=False)["made"]
+    assert {item.id: item.stop_reason for item in result.items}["long"] == "model_length"
+    assert (result.value, result.n, result.errors, result.truncated) == (0.5, 2, 0, 2)
+
+
+def test_cancelling_reaches_the_sampler(tiny_model: Path) -> None:
+    """A request that nobody waits for any more is given up, not left to run."""
+    client = CannedClient(tiny_model, lambda _: "never", delay=3600)
+
+    async def cancel() -> None:
+        opened = await open_target(client, "http://127.0.0.1:1")
+        work = asyncio.create_task(model(opened).generate("Hi"))
+        while not client.prompts:  # noqa: ASYNC110 - a list says when
+            await asyncio.sleep(0)
+        work.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+
+    asyncio.run(cancel())
+    assert client.cancelled == 1
+
+
+def test_what_a_model_thinks_comes_back_apart_from_what_it_says(tiny_model: Path) -> None:
+    """Through the renderer, from sampled tokens: scorers see the answer alone."""
+    from inspect_ai.model import ContentReasoning
+
+    client = CannedClient(tiny_model, lambda _: "<think>it may be 3</think>\n\nIt is 4.")
+    opened = asyncio.run(open_target(client, "http://127.0.0.1:1", "qwen3"))
+    output = generate(opened, "How many?")
+    assert output.completion.strip() == "It is 4."
+    (thought,) = [part for part in output.message.content if isinstance(part, ContentReasoning)]
+    assert thought.reasoning.strip() == "it may be 3"
+
+
+def test_settings_reach_the_sampler(tiny_model: Path) -> None:
+    """Temperature, top-p, top-k, seed, length and stop sequences, as the task asks for them."""
+    client = CannedClient(tiny_model, lambda _: "yes")
+    opened = asyncio.run(open_target(client, "http://127.0.0.1:1"))
+    generate(opened, "Hi", temperature=0.5, top_p=0.8, top_k=7, seed=3, max_tokens=9, stop_seqs=["END"])
+    (sent,) = client.params
+    assert (sent.temperature, sent.top_p, sent.top_k, sent.seed, sent.max_tokens) == (0.5, 0.8, 7, 3, 9)
+    assert "END" in list(sent.stop or ())

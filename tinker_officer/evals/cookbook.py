@@ -213,4 +213,4 @@ def builders(
             return {f"{self.spec.name}/{key}": value for key, value in figures.items()}
 
     made: list[Callable[[], Any]] = [Asked] if ours.evals else []
-    return made + [lambda spec=spec: Named(spec) for spec in theirs]  # type: ignore[misc]
+    return made + [lambda spec=spec: Named(spec) for spec in theirs]

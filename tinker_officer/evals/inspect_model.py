@@ -136,6 +136,8 @@ class TinkerAPI(ModelAPI):
         prompt = build_prompt(target.renderer, messages, functions, protocol=protocol)
         params = _params(config, target)
         self._note(params, config)
+        if target.context is not None and prompt.length > target.context:
+            return self._overflow(prompt.length, target.context)
         started = time.monotonic()
         response = await target.client.sample(
             prompt, config.num_choices or 1, params, topk_sample_logprobs=config.top_logprobs or 0
@@ -152,6 +154,13 @@ class TinkerAPI(ModelAPI):
             input_tokens=prompt.length, output_tokens=written, total_tokens=prompt.length + written
         )
         return ModelOutput(model=self.model_name, choices=choices, usage=usage, time=elapsed)
+
+    def _overflow(self, tokens: int, context: int) -> ModelOutput:
+        """Return what Inspect expects of a prompt that does not fit: no answer, and why; agents act on it."""
+        output = ModelOutput.from_content(self.model_name, "", stop_reason="model_length")
+        output.error = f"the prompt has {tokens} tokens, the context of the model {context}"
+        output.usage = ModelUsage(input_tokens=tokens, total_tokens=tokens)
+        return output
 
     async def _open(self) -> Target:
         import tinker

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import attrs
 
 from tinker_officer._digest import digest
 from tinker_officer._service import On, connect
-from tinker_officer.errors import EvalError
+from tinker_officer.errors import EvalError, ModelError
 
 
 if TYPE_CHECKING:
@@ -53,6 +54,11 @@ class Target:
         stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         return digest([self.name, self.base_model, stats])
 
+    @property
+    def context(self) -> int | None:
+        """The longest prompt and answer together, in tokens, by the base model's config; None if unknown."""
+        return _context(self.base_model)
+
     async def probe(self) -> list[float]:
         """Return the log-probabilities of a fixed sentence, nats: what tells weights of one path apart."""
         import tinker
@@ -61,6 +67,16 @@ class Target:
         prompt: tinker.ModelInput = tinker.ModelInput.from_ints(tokens)
         found = await self.client.compute_logprobs(prompt)
         return [round(value, 4) for value in found if value is not None]
+
+
+@cache
+def _context(base_model: str) -> int | None:
+    from tinker_officer._models import read_config
+
+    try:
+        return int(read_config(base_model)["max_position_embeddings"])
+    except (ModelError, KeyError):
+        return None
 
 
 async def open_target(target: Any, on: On, renderer_name: str | None = None) -> Target:

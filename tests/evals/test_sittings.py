@@ -1,0 +1,164 @@
+"""A benchmark that was interrupted goes on where it stopped, and asks nothing twice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.evals.made import made
+from tinker_officer import EvalSuite
+from tinker_officer.evals.sittings import Ended, Sittings
+
+
+if TYPE_CHECKING:
+    from inspect_ai import Task
+
+    from tinker_officer import LocalEngine
+
+
+class Exam:
+    """A task that notes which items it is asked, and may break on some of them."""
+
+    def __init__(self, n: int = 6, **options: Any) -> None:
+        self.asked: list[str] = []
+        self.breaks: set[str] = set()
+        self.slow: set[str] = set()
+        self.n, self.options = n, options
+
+    def task(self) -> Task:
+        from inspect_ai.solver import generate, solver
+
+        @solver
+        def noting():
+            async def solve(state, generate):
+                self.asked.append(str(state.sample_id))
+                if state.sample_id in self.slow:
+                    await asyncio.sleep(3600)
+                if state.sample_id in self.breaks:
+                    raise RuntimeError("the line is down")
+                return state
+
+            return solve
+
+        return made(self.n, solver=[noting(), generate()], **self.options)
+
+    def suite(self, **options: Any) -> EvalSuite:
+        return EvalSuite().task(self.task(), **{"max_tokens": 2} | options)
+
+
+def test_what_is_known_is_not_asked_again(engine: LocalEngine, tiny_model: Path, tmp_path: Path) -> None:
+    """The second time nothing is asked and the card is the same; more items, and only those are asked."""
+    exam = Exam()
+    first = exam.suite(limit=4).evaluate(str(tiny_model), on=engine, at=tmp_path, progress=False)["made"]
+    assert len(exam.asked) == 4
+    again = exam.suite(limit=4).evaluate(str(tiny_model), on=engine, at=tmp_path, progress=False)["made"]
+    assert len(exam.asked) == 4
+    assert (again.items, again.settings) == (first.items, first.settings)
+    more = exam.suite().evaluate(str(tiny_model), on=engine, at=tmp_path, progress=False)["made"]
+    assert sorted(exam.asked) == [f"q{i}" for i in range(6)]
+    assert more.n == 6
+    exam.suite(max_tokens=3).evaluate(str(tiny_model), on=engine, at=tmp_path, progress=False)
+    assert len(exam.asked) == 12  # asked in another way: another exam
+
+
+def test_errors_are_asked_again_and_the_rest_is_not(
+    engine: LocalEngine, tiny_model: Path, tmp_path: Path
+) -> None:
+    """A sample that failed was never answered."""
+    exam = Exam()
+    exam.breaks = {"q1", "q4"}
+    broken = exam.suite().evaluate(str(tiny_model), on=engine, at=tmp_path, progress=False)["made"]
+    assert broken.statuses()["errored"] == 2
+    exam.asked.clear()
+    exam.breaks = set()
+    whole = exam.suite().evaluate(str(tiny_model), on=engine, at=tmp_path, progress=False)["made"]
+    assert sorted(exam.asked) == ["q1", "q4"]
+    assert (whole.errors, whole.value, whole.n) == (0, 0.5, 6)
+
+
+def ended(folder: Path) -> int:
+    """How many samples have been kept."""
+    return sum('"id"' in line for path in folder.glob("items/*") for line in path.open())
+
+
+def test_an_interrupted_evaluation_goes_on(engine: LocalEngine, tiny_model: Path, tmp_path: Path) -> None:
+    """Cancelled half way, as by Ctrl-C: what had ended is kept, only the rest is asked."""
+    exam = Exam()
+    exam.slow = {"q2", "q5"}
+
+    async def cancelled() -> None:
+        work = asyncio.create_task(
+            exam.suite().evaluate_async(str(tiny_model), on=engine, at=tmp_path, progress=False)
+        )
+        while ended(tmp_path) < 4:  # noqa: ASYNC110 - what is waited for is on the disk
+            await asyncio.sleep(0.01)
+        work.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+
+    asyncio.run(cancelled())
+    exam.asked.clear()
+    exam.slow = set()
+    result = exam.suite().evaluate(str(tiny_model), on=engine, at=tmp_path, progress=False)["made"]
+    assert sorted(exam.asked) == ["q2", "q5"]
+    assert (result.value, result.n, result.errors) == (0.5, 6, 0)
+
+
+def test_missing_epochs_alone_are_sat(engine: LocalEngine, tiny_model: Path, tmp_path: Path) -> None:
+    """Of three sittings an item one may be known and two not: two are sat, of that item."""
+    exam = Exam(3, epochs=3)
+    whole = exam.suite().evaluate(str(tiny_model), on=engine, at=tmp_path, progress=False)["made"]
+    (journal,) = tmp_path.glob("items/*.jsonl")
+    lines = journal.read_text().splitlines(keepends=True)
+    drop = [number for number, line in enumerate(lines) if '"id":"q1"' in line][1:]
+    journal.write_text("".join(line for number, line in enumerate(lines) if number not in drop))
+    exam.asked.clear()
+    again = exam.suite().evaluate(str(tiny_model), on=engine, at=tmp_path, progress=False)["made"]
+    assert Counter(exam.asked) == {"q1": 2}
+    assert (again.items, again.settings) == (whole.items, whole.settings)
+
+
+def test_a_path_that_was_saved_over_is_asked_again(
+    engine: LocalEngine, tiny_model: Path, tmp_path: Path
+) -> None:
+    """Tinker lets a name be used twice: the path is the same, the weights are not."""
+    import tinker
+
+    client = engine.service_client().create_lora_training_client(str(tiny_model), rank=8, seed=0).result()
+    path = client.save_weights_for_sampler(name="same").result().path
+    exam = Exam(2)
+    exam.suite().evaluate(path, on=engine, at=tmp_path, progress=False)
+    datum = tinker.Datum(
+        model_input=tinker.ModelInput.from_ints(list(range(300, 330))),
+        loss_fn_inputs={
+            "target_tokens": tinker.TensorData(data=list(range(301, 331)), dtype="int64", shape=[30]),
+            "weights": tinker.TensorData(data=[1.0] * 30, dtype="float32", shape=[30]),
+        },
+    )
+    for _ in range(2):
+        client.forward_backward([datum], "cross_entropy").result()
+        client.optim_step(tinker.AdamParams(learning_rate=0.3)).result()
+    assert client.save_weights_for_sampler(name="same").result().path == path
+    exam.suite().evaluate(path, on=engine, at=tmp_path, progress=False)
+    assert len(exam.asked) == 4
+
+
+def test_a_torn_line_and_a_changed_question_do_not_count(tmp_path: Path) -> None:
+    """What a killed process left half-written is asked again, and so is a question that reads otherwise."""
+    shown = {"a": "1", "b": "2", "c": "3"}
+    kept = Sittings(tmp_path, "exam", {"x": 1}, shown)
+    for name, digest in shown.items():
+        kept.add(Ended(name, digest, scores={"s": "C"}), {"warm"})
+    (file,) = tmp_path.glob("items/*.jsonl")
+    text = file.read_text()
+    assert json.loads(text.splitlines()[0]) == {"used": "warm"}
+    file.write_text(text[:-10])
+    again = Sittings(tmp_path, "exam", {"x": 1}, shown | {"a": "other"})
+    assert again.missing() == {"a": 1, "c": 1}
+    assert again.used == {"warm"}
+    assert Sittings(tmp_path, "exam", {"x": 2}, shown).missing() == dict.fromkeys(shown, 1)
