@@ -46,6 +46,15 @@ LLAMA3 = {
         ("qwen3", {"tied": False}),
         ("mistral", {"sliding_window": None}),
         ("smollm3", {"num_hidden_layers": 4}),
+        ("mixtral", {"num_local_experts": 4}),
+        (
+            "qwen3_moe",
+            {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 20, "tied": False},
+        ),
+        (
+            "qwen3_moe",
+            {"num_experts": 4, "num_experts_per_tok": 1, "moe_intermediate_size": 20, "norm_topk_prob": True},
+        ),
     ],
 )
 def test_logits_are_those_of_transformers(

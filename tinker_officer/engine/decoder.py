@@ -4,8 +4,8 @@ Tokens of all sequences stand in one row of length N, with no padding. What diff
 sampling is handed in: the linear layers (`projections.py`), and `attend`, which mixes positions.
 
 Source:
-    Llama (arXiv:2302.13971) and Qwen3 (arXiv:2505.09388) as in transformers' `modeling_llama.py` and
-    `modeling_qwen3.py`, which the tests compare with.
+    Llama (arXiv:2302.13971), Qwen3 (arXiv:2505.09388) and Mixtral (arXiv:2401.04088) as in transformers'
+    `modeling_llama.py`, `modeling_qwen3.py` and `modeling_mixtral.py`, which the tests compare with.
 """
 
 # ruff: noqa: N803 - argument names carry their axes (house rule 5)
@@ -22,7 +22,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own spelling
 from torch.utils.checkpoint import checkpoint
 
 from tinker_officer.engine.kernels import applied
-from tinker_officer.engine.models import BaseModel
+from tinker_officer.engine.models import BaseModel, Shape
 from tinker_officer.engine.projections import LayerProjections, Projections
 
 
@@ -65,8 +65,23 @@ def layer_forward(
     turn = rotation if shape.rope_layers[index] else None
     q, k, v = split_heads(qkv, shape.heads, shape.kv_heads, turn, layer.qk_norm, shape.norm_eps)
     x = x + ops.o(attend(index, q, k, v))
-    hidden = swiglu(ops.gate_up(rms_norm(x, layer.mlp_norm, shape.norm_eps)))
-    return x + ops.down(hidden)
+    normed = rms_norm(x, layer.mlp_norm, shape.norm_eps)
+    if layer.router is not None:
+        return x + _routed(shape, layer.router, ops, normed)
+    return x + ops.down[0](swiglu(ops.gate_up[0](normed)))
+
+
+def _routed(shape: Shape, router: Tensor, ops: LayerProjections, x: Tensor) -> Tensor:
+    """Return what the experts make of `x`, each token by those that the router gives most weight."""
+    weights, chosen = F.linear(x, router).softmax(-1, dtype=torch.float32).topk(shape.chosen, dim=-1)
+    if shape.renormalised:
+        weights = weights / weights.sum(-1, keepdim=True)
+    out = torch.zeros_like(x)
+    for expert in sorted(set(chosen.flatten().tolist())):
+        rows, places = (chosen == expert).nonzero(as_tuple=True)
+        made = ops.down[expert](swiglu(ops.gate_up[expert](x[rows])))
+        out = out.index_add(0, rows, made * weights[rows, places, None].to(x.dtype))
+    return out
 
 
 def _recomputed(*inputs: Any) -> Tensor:

@@ -1,7 +1,8 @@
 """LoRA weights: what they are called, where they lie, how they begin; knows nothing of gradients or batches.
 
 All weights of an adapter lie in one flat float32 buffer, so that an optimizer step, a snapshot and a norm
-are each one operation. Names and shapes on disk are PEFT's. Scaling is `alpha / rank`, alpha 32 as on Tinker.
+are each one operation. Names and shapes on disk are PEFT's; those of experts are Tinker's, which the
+cookbook's `weights` converts and merges. Scaling is `alpha / rank`, alpha 32 as on Tinker.
 
 Source:
     Hu et al. 2021, "LoRA", arXiv:2106.09685; PEFT's `LoraLayer.reset_lora_parameters` (A Kaiming-uniform with
@@ -75,7 +76,7 @@ class LoraSpec:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """PEFT's `target_modules`."""
+        """PEFT's `target_modules`, for a dense model."""
         groups = (*self.groups, *(("head",) if self.train_unembed else ()))
         return tuple(name for group in groups for name in GROUPS[group])
 
@@ -86,12 +87,17 @@ class Slot:
 
     name: str
     start: int
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
 
     @property
     def stop(self) -> int:
         """The index after its last number."""
         return self.start + math.prod(self.shape)
+
+    def part(self, index: int) -> Slot:
+        """Return the slot of one matrix of a stack."""
+        shape = self.shape[1:]
+        return Slot(self.name, self.start + index * math.prod(shape), shape)
 
     def view(self, flat: Tensor) -> Tensor:
         """Return this tensor as a view of a flat buffer."""
@@ -121,6 +127,9 @@ class Layout:
         self._groups: dict[tuple[int, str], tuple[Slot, tuple[Slot, ...]]] = {}
         for layer in range(shape.layers):
             for group in spec.groups:
+                if shape.experts and group in _MLP:
+                    self._place_experts(layer, group, shape)
+                    continue
                 inner = "self_attn" if group in _ATTENTION else "mlp"
                 self._place(layer, group, f"base_model.model.model.layers.{layer}.{inner}", shape)
         if spec.train_unembed:
@@ -136,7 +145,24 @@ class Layout:
         stacked = Slot(group, downs[0].start, (self.rank * len(names), inputs))
         self._groups[layer, group] = (stacked, ups)
 
-    def _add(self, name: str, shape: tuple[int, int]) -> Slot:
+    def _place_experts(self, layer: int, group: str, shape: Shape) -> None:
+        """Place the LoRA of a layer's experts, which share the matrix on the model's side, as on Tinker."""
+        prefix = f"base_model.model.model.layers.{layer}.mlp.experts"
+        rank, experts, wide, narrow = self.rank, shape.experts, shape.hidden, shape.intermediate
+        if group == "gate_up":
+            names = ("w1", "w3")
+            downs = [self._add(f"{prefix}.{name}.lora_A.weight", (1, rank, wide)) for name in names]
+            ups = [self._add(f"{prefix}.{name}.lora_B.weight", (experts, narrow, rank)) for name in names]
+            shared = Slot(group, downs[0].start, (rank * len(names), wide))
+            for expert in range(experts):
+                self._groups[layer, f"{group}.{expert}"] = shared, tuple(up.part(expert) for up in ups)
+        else:
+            down = self._add(f"{prefix}.w2.lora_A.weight", (experts, rank, narrow))
+            up = self._add(f"{prefix}.w2.lora_B.weight", (1, wide, rank))
+            for expert in range(experts):
+                self._groups[layer, f"{group}.{expert}"] = down.part(expert), (up.part(0),)
+
+    def _add(self, name: str, shape: tuple[int, ...]) -> Slot:
         slot = Slot(name, self.size, shape)
         self.slots.append(slot)
         self.size = slot.stop
@@ -206,7 +232,7 @@ class Adapter:
             if ".lora_A." in name:
                 key = hashlib.sha256(f"{spec.seed}:{name}".encode()).digest()
                 stream = np.random.Generator(np.random.Philox(key=int.from_bytes(key[:16], "little")))
-                bound = 1 / math.sqrt(view.shape[1])
+                bound = 1 / math.sqrt(view.shape[-1])
                 view.copy_(torch.from_numpy((stream.random(tuple(view.shape), np.float32) * 2 - 1) * bound))
         return cls(spec, layout, flat.to(base.device))
 

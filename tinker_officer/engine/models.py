@@ -3,8 +3,9 @@
 The decoder is ours (`decoder.py`), one for training and sampling, so that both see the same numbers.
 transformers gives the configuration and the rotary frequencies, and is the oracle of the tests.
 
-Supported: dense decoders with RMSNorm, rotary positions, grouped-query attention and a gated SiLU MLP:
-`llama` (SmolLM, SmolLM2, Llama), `smollm3`, `qwen2`, `qwen3`, `mistral` without a sliding window.
+Supported: decoders with RMSNorm, rotary positions, grouped-query attention and a gated SiLU MLP:
+`llama` (SmolLM, SmolLM2, Llama), `smollm3`, `qwen2`, `qwen3`, `mistral` without a sliding window; and with a
+mixture of experts in place of every MLP `qwen3_moe` and `mixtral`.
 Tied embeddings: the head is the embedding matrix; a LoRA on the head (`train_unembed`) adds to the logits
 only, and the embedding that reads tokens stays as it was.
 """
@@ -23,7 +24,12 @@ from torch import Tensor
 from tinker_officer.errors import EngineError
 
 
-SUPPORTED = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
+SUPPORTED = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "smollm3")
+# Where a family of experts keeps them, and what it calls gate, up and down.
+_EXPERTS = {
+    "mixtral": ("block_sparse_moe", ("w1", "w3"), "w2"),
+    "qwen3_moe": ("mlp", ("gate_proj", "up_proj"), "down_proj"),
+}
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -35,13 +41,16 @@ class Shape:
     Attributes:
         layers: number of decoder layers.
         hidden: width of the residual stream.
-        intermediate: width of the MLP.
+        intermediate: width of the MLP, or of one expert.
         heads: query heads.
         kv_heads: key and value heads.
         head_dim: width of a head.
         vocab: rows of the embedding.
         norm_eps: epsilon of every RMSNorm.
         rope_layers: which layers rotate queries and keys (all but in SmolLM3).
+        experts: how many stand in place of each MLP; 0 for a dense model.
+        chosen: how many of them each token goes through.
+        renormalised: whether the weights of those sum to one.
     """
 
     layers: int
@@ -53,6 +62,9 @@ class Shape:
     vocab: int
     norm_eps: float
     rope_layers: tuple[bool, ...]
+    experts: int = 0
+    chosen: int = 0
+    renormalised: bool = True
 
     @property
     def widths(self) -> dict[str, tuple[int, int]]:
@@ -74,7 +86,9 @@ class Shape:
 class Layer:
     """The frozen weights of one decoder layer, with q, k, v and gate, up stacked (fewer, larger products).
 
-    `qk_norm` has a row for every query and key head, shape `(heads + kv_heads, head_dim)`.
+    `qk_norm` has a row for every query and key head, shape `(heads + kv_heads, head_dim)`. In a mixture of
+    experts `gate_up` and `down` have an expert in front of their two axes, and `router` is there, shape
+    `(experts, hidden)`.
     """
 
     attention_norm: Tensor
@@ -86,6 +100,7 @@ class Layer:
     mlp_norm: Tensor
     gate_up: Tensor
     down: Tensor
+    router: Tensor | None = None
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -143,7 +158,9 @@ class BaseModel:
     def parameters(self) -> int:
         """Number of weights, a tied head counted once."""
         shape = self.shape
-        inner = sum(i * o for name, (i, o) in shape.widths.items() if name != "lm_head")
+        sizes = {name: i * o for name, (i, o) in shape.widths.items() if name != "lm_head"}
+        mlp = sum(sizes.pop(name) for name in ("gate_proj", "up_proj", "down_proj"))
+        inner = sum(sizes.values()) + max(1, shape.experts) * mlp + shape.experts * shape.hidden
         return shape.layers * inner + shape.vocab * shape.hidden * (1 if self.tied else 2)
 
     def __repr__(self) -> str:
@@ -186,7 +203,7 @@ def load(name: str, folder: Path, *, dtype: str = "float32", device: str | None 
         max_context=int(config.max_position_embeddings),
         eos_ids=_eos_ids(folder, config),
         embed=embed,
-        layers=tuple(_layer(reader, shape, index) for index in range(shape.layers)),
+        layers=tuple(_layer(reader, shape, config.model_type, index) for index in range(shape.layers)),
         norm=reader.get("model.norm.weight", shape.hidden),
         head=embed if tied else reader.get("lm_head.weight", shape.vocab, shape.hidden),
         inverse_frequencies=frequencies.to(where),
@@ -213,15 +230,21 @@ def _read_config(name: str, folder: Path) -> Any:
         bool(getattr(config, "mlp_bias", False)) and "mlp_bias",
         window is not None and window < config.max_position_embeddings and f"a sliding window of {window}",
         bool(getattr(config, "quantization_config", None)) and "quantized weights",
+        config.model_type in _EXPERTS and not _only_experts(config) and "layers without experts among others",
     )
     if any(refused):
         raise EngineError(
             f"the embedded engine does not know the architecture of {name!r}",
             got=", ".join(part for part in refused if part),
-            need=f"a dense decoder: {', '.join(SUPPORTED)}, with a SiLU MLP and full attention",
+            need=f"a decoder: {', '.join(SUPPORTED)}, with a SiLU MLP and full attention",
             fix="choose another base model, or train on Tinker: run.start(on=tinker.ServiceClient())",
         )
     return config
+
+
+def _only_experts(config: Any) -> bool:
+    step = getattr(config, "decoder_sparse_step", None) or 1
+    return step == 1 and not getattr(config, "mlp_only_layers", None)
 
 
 def _shape(config: Any) -> Shape:
@@ -230,13 +253,16 @@ def _shape(config: Any) -> Shape:
     return Shape(
         layers=layers,
         hidden=config.hidden_size,
-        intermediate=config.intermediate_size,
+        intermediate=getattr(config, "moe_intermediate_size", None) or config.intermediate_size,
         heads=heads,
         kv_heads=config.num_key_value_heads or heads,
         head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
         vocab=config.vocab_size,
         norm_eps=config.rms_norm_eps,
         rope_layers=tuple(bool(flag) for flag in rope[:layers]),
+        experts=config.num_local_experts if config.model_type in _EXPERTS else 0,
+        chosen=config.num_experts_per_tok if config.model_type in _EXPERTS else 0,
+        renormalised=bool(getattr(config, "norm_topk_prob", True)),
     )
 
 
@@ -323,7 +349,7 @@ class _Reader:
         )
 
 
-def _layer(reader: _Reader, shape: Shape, index: int) -> Layer:
+def _layer(reader: _Reader, shape: Shape, kind: str, index: int) -> Layer:
     at = f"model.layers.{index}"
     qkv, qkv_bias = reader.stack(f"{at}.self_attn", ("q_proj", "k_proj", "v_proj"), shape)
     o, o_bias = reader.stack(f"{at}.self_attn", ("o_proj",), shape)
@@ -332,6 +358,12 @@ def _layer(reader: _Reader, shape: Shape, index: int) -> Layer:
         q_norm = reader.get(f"{at}.self_attn.q_norm.weight", shape.head_dim)
         k_norm = reader.get(f"{at}.self_attn.k_norm.weight", shape.head_dim)
         qk_norm = torch.cat([q_norm.expand(shape.heads, -1), k_norm.expand(shape.kv_heads, -1)])
+    router = None
+    if kind in _EXPERTS:
+        gate_up, down, router = _experts(reader, shape, kind, at)
+    else:
+        gate_up = reader.stack(f"{at}.mlp", ("gate_proj", "up_proj"), shape)[0]
+        down = reader.stack(f"{at}.mlp", ("down_proj",), shape)[0]
     return Layer(
         attention_norm=reader.get(f"{at}.input_layernorm.weight", shape.hidden),
         qkv=qkv,
@@ -340,6 +372,20 @@ def _layer(reader: _Reader, shape: Shape, index: int) -> Layer:
         o=o,
         o_bias=o_bias,
         mlp_norm=reader.get(f"{at}.post_attention_layernorm.weight", shape.hidden),
-        gate_up=reader.stack(f"{at}.mlp", ("gate_proj", "up_proj"), shape)[0],
-        down=reader.stack(f"{at}.mlp", ("down_proj",), shape)[0],
+        gate_up=gate_up,
+        down=down,
+        router=router,
     )
+
+
+def _experts(reader: _Reader, shape: Shape, kind: str, at: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a layer's experts, gate and up stacked, and its router."""
+    block, gate_up, down = _EXPERTS[kind]
+    wide, narrow = shape.hidden, shape.intermediate
+    inward, outward = [], []
+    for expert in range(shape.experts):
+        prefix = f"{at}.{block}.experts.{expert}"
+        inward.append(torch.cat([reader.get(f"{prefix}.{name}.weight", narrow, wide) for name in gate_up]))
+        outward.append(reader.get(f"{prefix}.{down}.weight", wide, narrow))
+    router = reader.get(f"{at}.{block}.gate.weight", shape.experts, wide)
+    return torch.stack(inward), torch.stack(outward), router

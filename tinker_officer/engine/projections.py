@@ -26,12 +26,15 @@ Projection = Callable[[Tensor], Tensor]
 
 @attrs.frozen(eq=False)
 class LayerProjections:
-    """The four linear layers of one decoder layer, as functions of their input `(N, inputs)`."""
+    """The linear layers of one decoder layer, as functions of their input `(N, inputs)`.
+
+    `gate_up` and `down` have one for each expert; one in all in a dense model.
+    """
 
     qkv: Projection
     o: Projection
-    gate_up: Projection
-    down: Projection
+    gate_up: tuple[Projection, ...]
+    down: tuple[Projection, ...]
 
 
 @attrs.frozen(eq=False)
@@ -190,12 +193,18 @@ def _assemble(
     base: BaseModel, project: Callable[[tuple[int, str], Tensor, Tensor | None], Projection]
 ) -> Projections:
     """Return every linear layer as `project` makes it of its place, weight and bias."""
+
+    def experts(index: int, group: str, weight: Tensor) -> tuple[Projection, ...]:
+        if weight.dim() == 2:  # noqa: PLR2004 - a matrix: no experts
+            return (project((index, group), weight, None),)
+        return tuple(project((index, f"{group}.{i}"), expert, None) for i, expert in enumerate(weight))
+
     layers = tuple(
         LayerProjections(
             qkv=project((index, "qkv"), layer.qkv, layer.qkv_bias),
             o=project((index, "o"), layer.o, layer.o_bias),
-            gate_up=project((index, "gate_up"), layer.gate_up, None),
-            down=project((index, "down"), layer.down, None),
+            gate_up=experts(index, "gate_up", layer.gate_up),
+            down=experts(index, "down", layer.down),
         )
         for index, layer in enumerate(base.layers)
     )
