@@ -98,10 +98,14 @@ class Forge:
 
     def start(self, run: Run, rows: Path, count: int, folder: Path, engine: Any, **more: Any) -> int:
         """Start `run` and return the process id."""
+        order = {"spec": run.to_json(), "rows": str(rows), "count": count}
+        return self.order(folder, engine, **order, **more)
+
+    def order(self, folder: Path, engine: Any, **order: Any) -> int:
+        """Start what is ordered and return the process id."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        order = {"spec": run.to_json(), "rows": str(rows), "count": count, "folder": str(folder)}
-        order |= {"url": engine.base_url, "token": engine.token, **more}
+        order |= {"folder": str(folder), "url": engine.base_url, "token": engine.token}
         print(json.dumps(order), file=self._process.stdin, flush=True)
         return int(self._process.stdout.readline())
 
