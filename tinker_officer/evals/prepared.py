@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -42,9 +42,20 @@ class Context:
 Runner: TypeAlias = "Callable[[Target, Context], Awaitable[EvalResult]]"
 
 
+def _no_texts() -> Iterable[tuple[str, Sequence[str]]]:
+    return ()
+
+
 @attrs.frozen
 class Prepared:
-    """An eval that is ready to run: how many items it has, and what runs it."""
+    """An eval that is ready to run.
+
+    Attributes:
+        n: how many items it has.
+        run: what runs it.
+        texts: returns each item's id, and the texts that must not stand in the training data.
+    """
 
     n: int
     run: Runner
+    texts: Callable[[], Iterable[tuple[str, Sequence[str]]]] = _no_texts

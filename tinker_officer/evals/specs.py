@@ -19,7 +19,7 @@ from tinker_officer._fields import one_of, real, whole
 from tinker_officer._text import nearest
 from tinker_officer.data.conversations import Conversations
 from tinker_officer.errors import EvalError
-from tinker_officer.evals import benchmarks, catalogue, graders
+from tinker_officer.evals import benchmarks, catalogue, graders, texts
 from tinker_officer.evals.cases import load_cases, some
 from tinker_officer.evals.cookbook import Evaluator
 from tinker_officer.evals.graders import Grader
@@ -139,7 +139,7 @@ class Nll:
                 context=context,
             )
 
-        return Prepared(len(data), run)
+        return Prepared(len(data), run, lambda: texts.of_conversations(data))
 
     def _groups(self, by: str, data: Conversations) -> None:
         fields = {field for row in islice(data, _LOOKED_AT) for field in row.metadata}
@@ -260,7 +260,8 @@ class Benchmark:
         async def run(target: Target, context: Context) -> EvalResult:
             return await benchmarks.run_benchmark(sat, task, target, at=context.at, done=context.done)
 
-        return Prepared(len(task.dataset) * benchmarks.epochs_of(task), run)
+        n = len(task.dataset) * benchmarks.epochs_of(task)
+        return Prepared(n, run, lambda: texts.of_task(task))
 
 
 def _frozen_cases(cases: Any) -> Any:
@@ -348,7 +349,7 @@ class Product:
                 context=context,
             )
 
-        return Prepared(len(cases), run)
+        return Prepared(len(cases), run, lambda: texts.of_cases(cases))
 
 
 @attrs.frozen
@@ -440,7 +441,7 @@ class Judge:
                 context=context,
             )
 
-        return Prepared(len(cases), run)
+        return Prepared(len(cases), run, lambda: texts.of_cases(cases))
 
 
 Spec: TypeAlias = Nll | Benchmark | Product | Judge | Evaluator

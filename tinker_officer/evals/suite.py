@@ -27,7 +27,8 @@ from tinker_officer._service import On
 from tinker_officer._text import nearest, table
 from tinker_officer.data.conversations import Conversations
 from tinker_officer.errors import EvalError, OfficerError
-from tinker_officer.evals.asking import ask
+from tinker_officer.evals.asking import ask, prepare
+from tinker_officer.evals.contamination import DIRTY, Contamination, contamination
 from tinker_officer.evals.cookbook import Evaluator
 from tinker_officer.evals.graders import Grader
 from tinker_officer.evals.grading import TIMEOUT_S
@@ -477,6 +478,29 @@ class EvalSuite:
             except OfficerError as error:
                 missing[spec.name] = error
         return missing
+
+    def contamination(
+        self,
+        train: Conversations,
+        *,
+        layers: Collection[str] | None = None,
+        threshold: float = DIRTY,
+        progress: bool | None = None,
+    ) -> Contamination:
+        """Return which items of the suite stand, word for word, in the training data; nothing is sampled.
+
+        Args:
+            train: what is trained on; its rows are read once, and none is kept.
+            layers: some of `nll`, `benchmark`, `product`; all when None.
+            threshold: the share of an item's runs of words from which it counts as dirty.
+            progress: False for none.
+
+        Raises:
+            EvalError: something that an eval needs is missing, or the threshold is out of range.
+        """
+        evals = {spec.name: list(prepared.texts()) for spec, prepared in prepare(self._of(layers))}
+        kept = {name: items for name, items in evals.items() if items}
+        return contamination(kept, train, threshold=threshold, progress=progress)
 
     def _of(self, layers: Collection[str] | None) -> tuple[Spec, ...]:
         wrong = next((layer for layer in layers or () if layer not in LAYERS), None)

@@ -1,0 +1,165 @@
+"""Exam items that were copied into training data are found, and nothing else is."""
+
+from __future__ import annotations
+
+import random
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tinker_officer import Conversations, EvalSuite, graders
+from tinker_officer.errors import EvalError
+from tinker_officer.evals import ngrams
+from tinker_officer.evals.scorecard import EvalResult, Item, Scorecard
+
+
+WORDS = [f"word{i}" for i in range(400)]
+
+
+def sentence(rng: random.Random, size: int) -> str:
+    return " ".join(rng.choices(WORDS, k=size))
+
+
+def rows(*texts: str) -> list[dict[str, str]]:
+    return [{"input": text, "output": f"answer {number}"} for number, text in enumerate(texts)]
+
+
+def suite(*texts: str) -> EvalSuite:
+    cases = [{"input": text, "output": "x", "id": f"q{number}"} for number, text in enumerate(texts)]
+    return EvalSuite().product("mine", cases, grader=graders.exact)
+
+
+def plain(texts: list[str], size: int) -> list[tuple[int, tuple[str, ...]]]:
+    found = []
+    for number, text in enumerate(texts):
+        words = re.findall(r"\w+", text.lower())
+        found += [(number, tuple(words[i : i + size])) for i in range(len(words) - size + 1)]
+    return found
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(alphabet="abAB _-.\x00\né漢😀1", max_size=60), min_size=1, max_size=8))
+def test_hashes_agree_with_plain_python(texts: list[str]) -> None:
+    """Two runs of words have one hash exactly when they are the same words, whatever text they stand in."""
+    hashed = ngrams.grams(texts)
+    for size in (1, 3):
+        runs = plain(texts, size)
+        hashes, starts = hashed.of(size)
+        assert [int(owner) for owner in hashed.owner[starts]] == [number for number, _ in runs]
+        meanings: dict[int, tuple[str, ...]] = {}
+        for value, (_, run) in zip(hashes.tolist(), runs, strict=True):
+            assert meanings.setdefault(value, run) == run
+        assert len(meanings) == len({run for _, run in runs})
+    alone = [ngrams.grams([text]).whole()[0] for text in texts]
+    assert hashed.whole().tolist() == alone
+
+
+@settings(deadline=None)
+@given(st.text(max_size=40))
+def test_words_are_those_of_re(text: str) -> None:
+    """But for the few letters that have no lower case of one letter."""
+    if all(len(letter.lower()) == 1 and letter != "\u03a3" for letter in text):
+        assert ngrams.words(text) == re.findall(r"\w+", text.lower())
+
+
+def test_a_copied_item_is_found_with_its_rows(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """In another case and punctuation, inside a longer text, in two rows; and it says where."""
+    rng = random.Random(0)
+    question, other = sentence(rng, 30), sentence(rng, 30)
+    copied = "Here: " + question.upper().replace(" ", ", ") + "! " + sentence(rng, 20)
+    train = Conversations.from_list(rows(sentence(rng, 50), copied, sentence(rng, 40), question + " again"))
+    found = suite(question, other).contamination(train, progress=False)
+    (item,) = found.exposed
+    assert (item.eval, item.id, item.overlap, item.rows) == ("mine", "q0", 1.0, 2)
+    assert item.where == ("list[1]", "list[3]")
+    assert found.dirty("mine") == {"q0"}
+    assert "mine/q0" in str(found)
+    assert repr(found) == "<Contamination: mine: 1 of 2, in 4 rows>"
+
+
+def test_overlap_is_the_share_of_runs_that_were_found() -> None:
+    """The first 20 of 32 words: 8 of 20 runs of 13; below the threshold it is shown, and not dirty."""
+    rng = random.Random(1)
+    question = " ".join(f"w{i}" for i in range(32))
+    train = Conversations.from_list(rows(sentence(rng, 9), " ".join(question.split()[:20])))
+    found = suite(question).contamination(train, progress=False)
+    assert found.exposed[0].overlap == pytest.approx(8 / 20)
+    strict = suite(question).contamination(train, threshold=0.5, progress=False)
+    assert not strict
+    assert strict.exposed == found.exposed
+    with pytest.raises(EvalError, match="threshold"):
+        suite(question).contamination(train, threshold=0, progress=False)
+
+
+def test_short_questions() -> None:
+    """Ten words are known by runs of eight; three only as a whole message."""
+    ten = "how many apples does anna have after she eats two"
+    train = Conversations.from_list(rows(f"Well, {ten}, then?", "say blue now please", "Say: blue, now!"))
+    found = suite(ten, "say blue now", "say red now").contamination(train, progress=False)
+    assert {item.id: item.rows for item in found.exposed} == {"q0": 1, "q1": 1}
+    assert [item.where for item in found.exposed if item.id == "q1"] == [("list[2]",)]
+
+
+def test_many_rows_against_a_plain_search() -> None:
+    """3,000 rows, 60 items, a third of them copied in part: the same items, rows and overlaps as by hand."""
+    rng = random.Random(5)
+    questions = [sentence(rng, rng.randint(13, 40)) + (" é" if i % 5 == 0 else "") for i in range(60)]
+    texts = [sentence(rng, rng.randint(1, 60)) for _ in range(3000)]
+    for number in range(20):
+        words = questions[number].split()
+        cut = " ".join(words[rng.randint(0, 3) : len(words) - rng.randint(0, 3)])
+        texts[rng.randrange(3000)] = f"{sentence(rng, 3)} {cut} {sentence(rng, 3)}"
+    train = Conversations.from_list([{"input": text, "output": str(i)} for i, text in enumerate(texts)])
+    found = suite(*questions).contamination(train, progress=False)
+    runs = [{run for _, run in plain([question], 13)} for question in questions]
+    seen: dict[int, set[int]] = {}
+    met: dict[int, set[tuple[str, ...]]] = {}
+    for row, run in plain(texts, 13):
+        for number, own in enumerate(runs):
+            if run in own:
+                seen.setdefault(number, set()).add(row)
+                met.setdefault(number, set()).add(run)
+    wanted = {f"q{n}": (len(rows_), len(met[n]) / len(runs[n])) for n, rows_ in seen.items()}
+    assert wanted
+    assert {item.id: (item.rows, item.overlap) for item in found.exposed} == wanted
+
+
+def test_held_out_conversations_and_benchmarks_are_looked_for_too() -> None:
+    """Questions and answers of held-out data, questions of a task; never the system prompt."""
+    from inspect_ai import Task
+    from inspect_ai.dataset import Sample
+
+    rng = random.Random(3)
+    answer, asked, system = sentence(rng, 20), sentence(rng, 20), sentence(rng, 20)
+    held_out = Conversations.from_list([{"system": system, "input": sentence(rng, 20), "output": answer}])
+    task = Task(
+        dataset=[Sample(input=asked, target="x", id=1), Sample(input=sentence(rng, 20), target="x", id=2)]
+    )
+    train = Conversations.from_list([{"system": system, "input": asked, "output": answer}])
+    found = EvalSuite().nll(held_out).task(task, name="own").contamination(train, progress=False)
+    assert {(item.eval, item.overlap) for item in found.exposed} == {("held_out", 0.5), ("own", 1.0)}
+    assert found.items == {"held_out": 1, "own": 2}
+
+
+def test_scores_on_the_clean_and_the_dirty_half() -> None:
+    """A model that knows the copied items only: 1 on the dirty, 0.1 on the clean, and it is sure."""
+    rng = random.Random(2)
+    questions = [sentence(rng, 15) for _ in range(20)]
+    train = Conversations.from_list(rows(*questions[:10]))
+    found = suite(*questions).contamination(train, progress=False)
+    items = tuple(Item(f"q{i}", float(i < 10 or i == 15)) for i in range(20))
+    result = EvalResult.from_items(
+        items, name="mine", layer="product", metric="score", settings={}, asked=20, bounds=(0.0, 1.0)
+    )
+    card = Scorecard("m", "m", "chatml", "0" * 64, "2026-01-01T00:00:00+00:00", (result,))
+    (half,) = found.halves(card)
+    assert half.dirty is not None
+    assert half.clean is not None
+    assert half.difference is not None
+    assert (half.dirty.value, half.clean.value, half.difference.low > 0.5) == (1.0, 0.1, True)
+    with pytest.raises(EvalError, match="other items"):
+        suite(*questions[:5]).contamination(train, progress=False).halves(card)
+    with pytest.raises(EvalError, match="none of these evals"):
+        EvalSuite().nll(train).contamination(train, progress=False).halves(card)
