@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from tinker_officer.registry.registry import Registry as Registry
     from tinker_officer.train import sinks as sinks
     from tinker_officer.train.result import RunResult as RunResult
+    from tinker_officer.train.rewards import Reward as Reward
     from tinker_officer.train.run import Run as Run
+    from tinker_officer.train.teacher import Teacher as Teacher
 
 __version__ = "0.1.0"
 
@@ -38,9 +40,11 @@ _HOMES = {
     "PairCounts": "data.pair_counts",
     "Pairs": "data.pairs",
     "Registry": "registry.registry",
+    "Reward": "train.rewards",
     "Run": "train.run",
     "RunResult": "train.result",
     "Scorecard": "evals.scorecard",
+    "Teacher": "train.teacher",
     "TokenCounts": "data.measure",
 }
 _MODULES = {"errors": "errors", "graders": "evals.graders", "sinks": "train.sinks"}
@@ -55,9 +59,11 @@ __all__ = [
     "PairCounts",
     "Pairs",
     "Registry",
+    "Reward",
     "Run",
     "RunResult",
     "Scorecard",
+    "Teacher",
     "TokenCounts",
     "errors",
     "graders",

@@ -249,6 +249,25 @@ class LoRAPlan(Methods):
 
         return qlora_config(self, config)
 
+    def to_cookbook_config(self, log_path: str | Path, **settings: Any) -> Any:
+        """Return a configuration for the cookbook's own recipe, with this plan's data and numbers in it.
+
+        For `sft` and `prompt_distillation` it is a `tinker_cookbook.supervised.train.Config`, for `dpo` a
+        `tinker_cookbook.preference.train_dpo.Config`: `asyncio.run(train.main(config))` trains. The recipe
+        sums the loss over tokens, and resumes and saves in its own way.
+
+        Args:
+            log_path: the recipe's folder.
+            **settings: other fields of the configuration, such as `base_url` or
+                `evaluator_builders=suite.builders()`; they replace the plan's.
+
+        Raises:
+            PlanError: the plan was made from counts, or for another method.
+        """
+        from tinker_officer.plan.recipe_config import recipe_config
+
+        return recipe_config(self, log_path, settings)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON values: what was asked and, for the record, what was worked out."""
         return stored.to_dict(self)

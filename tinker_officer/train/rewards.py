@@ -84,9 +84,7 @@ class Question:
 class Reward:
     """A trained reward model, asked for scores.
 
-    Example:
-        reward = Reward.open(result.best, on=engine)
-        reward.score([{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4."}])
+    `docs/howto/train-on-preferences.md` trains one and asks it.
     """
 
     client: tinker.SamplingClient = attrs.field(repr=False)

@@ -1,0 +1,102 @@
+"""The cookbook both ways: its datasets in our runs, our plans in its recipes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tinker_cookbook.preference import train_dpo
+from tinker_cookbook.supervised import train as supervised
+
+from tinker_officer import LocalEngine, LoRAPlan, PairCounts, Pairs, Run, TokenCounts
+from tinker_officer.errors import PlanError, RunError
+
+
+def test_the_recipe_trains_on_a_plan_and_a_run_on_its_dataset_bit_for_bit(
+    make_run: Callable[..., Run], engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real recipe sees the losses that our run sees on the same dataset, order, sum and schedule."""
+    monkeypatch.setenv("TINKER_API_KEY", engine.token)
+    plan = make_run(count=12, epochs=2, batch_size=4).plan
+    config = plan.to_cookbook_config(
+        tmp_path / "recipe", base_url=engine.base_url, save_every=0, lr_schedule="constant"
+    )
+    assert isinstance(config, supervised.Config)
+    assert (config.learning_rate, config.lora_rank, config.num_epochs) == (5e-3, 4, 2)
+    asyncio.run(supervised.main(config))
+    records = [json.loads(line) for line in (tmp_path / "recipe" / "metrics.jsonl").read_text().splitlines()]
+    theirs = [record["train_mean_nll"] for record in records if "train_mean_nll" in record]
+
+    dataset, _ = config.dataset_builder()
+    counted = LoRAPlan.for_(plan.base_model).sft(TokenCounts(examples=12, trained=99, total=999), epochs=2)
+    run = Run(counted.pin(learning_rate=5e-3, rank=4), name="theirs").sft(reduction="sum", data=dataset)
+    ours = (
+        run.schedule("constant", warmup=0).optimizer(eps=1e-8).run(engine, tmp_path / "run", progress=False)
+    )
+    assert len(theirs) == ours.steps == 6
+    # The recipe seeds no adapter, so only the first loss is of the same weights; all fall alike.
+    first, last = ours.history()[0]["train/mean_nll"], ours.history()[-1]["train/mean_nll"]
+    assert theirs[0] == pytest.approx(first, rel=1e-5)
+    assert (theirs[0] > theirs[-1]) == (first > last)
+
+
+def test_a_dpo_plan_is_its_recipes_configuration(
+    tiny_model: Path, engine: LocalEngine, tmp_path: Path
+) -> None:
+    """Pairs come as chosen and rejected in turn, which our own DPO takes as well."""
+    pairs = Pairs.from_list(
+        [{"prompt": f"Is {i} odd?", "chosen": "Perhaps.", "rejected": "Who asks?"} for i in range(6)]
+    )
+    plan = (
+        LoRAPlan.for_(str(tiny_model)).dpo(pairs, dpo_beta=0.2).pin(batch_size=3, learning_rate=2e-3, rank=4)
+    )
+    config = plan.to_cookbook_config(tmp_path / "recipe")
+    assert isinstance(config, train_dpo.Config)
+    assert config.dpo_beta == 0.2
+    dataset, _ = config.dataset_builder()
+    assert (len(dataset), len(dataset.get_batch(0))) == (2, 6)
+    counted = LoRAPlan.for_(str(tiny_model)).dpo(PairCounts(pairs=6), epochs=3, dpo_beta=0.2)
+    run = Run(counted.pin(learning_rate=2e-3, rank=4), name="pairs").dpo(dataset)
+    history = run.run(engine, tmp_path / "run", progress=False).history()
+    assert history[0]["train/dpo_loss"] == pytest.approx(np.log(2), abs=1e-5)
+    assert history[-1]["train/dpo_loss"] < history[0]["train/dpo_loss"]
+
+
+def test_a_plan_from_counts_is_no_recipe(tiny_model: Path) -> None:
+    """Without data there is nothing for a recipe to train on."""
+    with pytest.raises(PlanError, match="no rows"):
+        LoRAPlan.for_(str(tiny_model)).rl(100).to_cookbook_config("runs/recipe")
+
+
+class Hollow:
+    """A dataset without a trained token."""
+
+    def __init__(self, batches: int, made: Any) -> None:
+        self.batches, self.made = batches, made
+
+    def set_epoch(self, seed: int = 0) -> None:
+        """There is one order."""
+
+    def get_batch(self, index: int) -> Any:
+        """Return the same batch always."""
+        del index
+        return self.made
+
+    def __len__(self) -> int:
+        return self.batches
+
+
+@pytest.mark.parametrize(("batches", "message"), [(0, "cannot be trained on"), (1, "nothing to train on")])
+def test_an_empty_dataset_is_an_error(
+    tiny_model: Path, engine: LocalEngine, tmp_path: Path, batches: int, message: str
+) -> None:
+    """No batch, or a batch with no datum: never an untrained final checkpoint."""
+    plan = LoRAPlan.for_(str(tiny_model)).sft(TokenCounts(examples=4, trained=9, total=20))
+    run = Run(plan, name="hollow").sft(data=Hollow(batches, []))  # type: ignore[arg-type]  # as good as one
+    with pytest.raises(RunError, match=message):
+        run.run(engine, tmp_path / "run", progress=False)
