@@ -189,6 +189,50 @@ def test_it_stops_early_and_keeps_the_best(
     assert run.run(on=engine, at=tmp_path / "run", progress=False) == result
 
 
+def test_beside_training_the_same_is_found_and_decided(
+    make_run: MakeRun,
+    engine: LocalEngine,
+    held_out: Conversations,
+    digests: Callable[[str], Any],
+    tmp_path: Path,
+) -> None:
+    """Evaluated beside training, values and weights are the same, also when stopped between two answers."""
+    plain = make_run(epochs=2).checkpoint(every=50, keep=1)
+    run = plain.evaluate(EvalSuite().nll(held_out), every=4, beside=True)
+    waits = plain.evaluate(EvalSuite().nll(held_out), every=4).run(
+        on=engine, at=tmp_path / "waits", progress=False
+    )
+    whole = run.run(on=engine, at=tmp_path / "whole", progress=False)
+    tokens = sum(record["train/total_tokens"] for record in whole.history()[1:7])
+    stopped = run.budget(tokens=tokens).run(on=engine, at=tmp_path / "halves", progress=False)
+    assert stopped.steps == 6
+    halves = run.run(on=engine, at=tmp_path / "halves", progress=False)
+
+    def nlls(name: str) -> list[tuple[int, float]]:
+        records = lines(tmp_path / name / "metrics.jsonl")
+        return [(one["step"], one["held_out/nll"]) for one in records if "held_out/nll" in one]
+
+    assert nlls("whole") == nlls("halves") == nlls("waits")
+    order = [record["step"] for record in lines(tmp_path / "whole/metrics.jsonl")]
+    assert order == [1, 2, 3, 4, 0, 5, 6, 7, 8, 4, 9, 10, 11, 12, 8, 12]
+    assert [record["step"] for record in lines(tmp_path / "halves/metrics.jsonl")] == order
+    assert digests(whole.final.state_path) == digests(halves.final.state_path)
+    assert digests(whole.final.state_path) == digests(waits.final.state_path)
+    assert whole.best.step == halves.best.step == waits.best.step
+
+
+def test_beside_training_an_early_stop_comes_one_evaluation_later(
+    make_run: MakeRun, engine: LocalEngine, held_out: Conversations, tmp_path: Path
+) -> None:
+    """The answer of one evaluation counts at the next: two without an improvement stop at the third."""
+    suite = EvalSuite().nll(held_out)
+    run = make_run(epochs=9, rate=0.9).evaluate(suite, every=2, beside=True)
+    result = run.stop_early(on="held_out/nll", patience=2).run(on=engine, at=tmp_path / "run", progress=False)
+    assert result.stopped == "stopped early: held_out/nll has not improved in 2 evaluations"
+    assert (result.steps, result.best.step) == (6, 0)
+    assert "held_out/nll" in result.history()[-1]
+
+
 def test_only_the_newest_are_kept_on_the_server(
     make_run: MakeRun, engine: LocalEngine, tmp_path: Path
 ) -> None:

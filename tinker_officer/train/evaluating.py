@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 import attrs
@@ -33,6 +35,7 @@ class Inline:
     service: tinker.ServiceClient
     values: dict[int, dict[str, float]] = attrs.field(factory=dict)
     higher_is_better: dict[str, bool] = attrs.field(factory=dict)
+    asking: dict[int, Future[Scorecard]] = attrs.field(factory=dict)
 
     def recall(self, steps: Iterable[int]) -> None:
         """Take up what was found after `steps` before the run was interrupted."""
@@ -49,21 +52,52 @@ class Inline:
 
     def ask(self, checkpoint: Checkpoint) -> dict[str, float]:
         """Return the metrics of `checkpoint`, asked now unless its card is already there."""
-        evaluation = self.run.evaluation
-        if evaluation is None:
-            raise AssertionError("asked without a suite")
         card = self._card(checkpoint.step)
         if card is None or card.target != checkpoint.sampler_path:
-            logger.info("run.evaluates", extra={"officer.step": checkpoint.step})
-            card = evaluation.suite.evaluate(
-                checkpoint, on=self.service, layers=evaluation.layers, progress=False
-            )
+            card = self.asking[checkpoint.step].result() if checkpoint.step in self.asking else None
+            card = card or self._answer(checkpoint)
             card.save(self.folder.card_path(checkpoint.step))
+        self.asking.pop(checkpoint.step, None)
         self._note(checkpoint.step, card)
         found = self.values[checkpoint.step]
         if self.run.best_metric is not None and self.run.best_metric not in found:
             raise unknown_metric("stop_early(on=...)", self.run.best_metric, found)
         return dict(found)
+
+    @property
+    def beside(self) -> bool:
+        """Whether training goes on while a checkpoint is evaluated."""
+        return self.run.evaluation is not None and self.run.evaluation.beside
+
+    def begin(self, checkpoint: Checkpoint) -> None:
+        """Begin to ask the suite of `checkpoint`, on a thread that no exit waits for."""
+        if checkpoint.step in self.values or checkpoint.step in self.asking:
+            return
+        answer: Future[Scorecard] = Future()
+        self.asking[checkpoint.step] = answer
+
+        def work() -> None:
+            try:
+                answer.set_result(self._answer(checkpoint))
+            except BaseException as error:  # noqa: BLE001 - it is raised where the answer is waited for
+                answer.set_exception(error)
+
+        threading.Thread(target=work, name=f"evaluate-{checkpoint.step}", daemon=True).start()
+
+    def behind(self, step: int) -> list[int]:
+        """Return the steps before `step` at which the suite was due, and of which nothing is known yet."""
+        last = max(step, 1)  # no earlier step is the last of the run
+        return [early for early in range(step) if self.due(early, last) and early not in self.values]
+
+    def _answer(self, checkpoint: Checkpoint) -> Scorecard:
+        evaluation = self.run.evaluation
+        if evaluation is None:
+            raise AssertionError("asked without a suite")
+        logger.info("run.evaluates", extra={"officer.step": checkpoint.step})
+        card: Scorecard = evaluation.suite.evaluate(
+            checkpoint, on=self.service, layers=evaluation.layers, progress=False
+        )
+        return card
 
     def series(self, metric: str) -> list[tuple[int, float]]:
         """Return `(step, value)` of `metric`, by step."""
@@ -116,9 +150,10 @@ class Inline:
             self.higher_is_better[f"{result.name}/{result.metric}"] = result.higher_is_better
 
 
-def gaps(found: Mapping[str, float], folder: RunFolder) -> dict[str, float]:
-    """Return `gap/<eval>` for each held-out NLL found: its excess over the last 20 training steps."""
-    trained = [record["train/mean_nll"] for record in folder.metrics if "train/mean_nll" in record][-_RECENT:]
+def gaps(found: Mapping[str, float], folder: RunFolder, step: int) -> dict[str, float]:
+    """Return `gap/<eval>` for each held-out NLL found: its excess over 20 training steps."""
+    records = (record for record in folder.metrics if record["step"] <= step)
+    trained = [record["train/mean_nll"] for record in records if "train/mean_nll" in record][-_RECENT:]
     if not trained:
         return {}
     nll = sum(trained) / len(trained)

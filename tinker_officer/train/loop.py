@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ from tinker_officer.train.waiting import Waiter
 if TYPE_CHECKING:
     import tinker
 
+    from tinker_officer.evals.scorecard import Scorecard
     from tinker_officer.train.run import Run
 
 logger = logging.getLogger(__name__)
@@ -99,6 +101,7 @@ class Loop:
     _session: Session = attrs.field(init=False)
     _batches: Batches = attrs.field(init=False)
     _inline: Inline = attrs.field(init=False)
+    _asking: dict[int, Future[Scorecard]] = attrs.field(init=False, factory=dict)
     _saver: Saver = attrs.field(init=False)
     _wait: Waiter = attrs.field(init=False)
     _watch: Watch = attrs.field(init=False)
@@ -139,7 +142,7 @@ class Loop:
             wait=self._wait,
         )
         self._batches.opened(Scene(self.service, self._session, self.folder))
-        self._inline = Inline(run, self.folder, self.service)
+        self._inline = Inline(run, self.folder, self.service, asking=self._asking)
         self._saver = Saver(run, self.service, self._session, log, self._inline, self._wait, self._regular)
         self._watch = Watch.of(run, self.folder, run.objective.headline)
         self._spending = Spending.of(run, self.folder)
@@ -193,7 +196,8 @@ class Loop:
         return self.step < self._steps and self._spending.over() is not None
 
     def _reason(self) -> str | None:
-        unasked = self._inline.due(self.step, self._steps) and self.step not in self._inline.values
+        asked = self.step in self._inline.values or self.step in self._inline.asking
+        unasked = self._inline.due(self.step, self._steps) and not asked
         if self.step >= self._steps and not unasked:
             return "completed"
         if not unasked and (reason := self._inline.stop_reason()):
@@ -314,7 +318,22 @@ class Loop:
         if not self._inline.due(self.step, self._steps):
             return metrics
         saved = self._saved_here()
-        checkpoint = Checkpoint(
+        if self._inline.beside:
+            self._collect(self.step)
+            if self.step < self._steps:
+                self._inline.begin(self._checkpoint(saved, metrics))
+                return metrics
+        return {**metrics, **self._found(saved, metrics)}
+
+    def _collect(self, step: int) -> None:
+        """Take up what was asked before `step`, now and always now: what follows from it must not vary."""
+        for early in self._inline.behind(step):
+            saved = self._saver.at(early)
+            if saved is not None:
+                self._found(saved, {})
+
+    def _checkpoint(self, saved: Saved, metrics: dict[str, Any]) -> Checkpoint:
+        return Checkpoint(
             step=saved.step,
             state_path=saved.state_path,
             sampler_path=saved.sampler_path,
@@ -322,12 +341,17 @@ class Loop:
             renderer_name=self._renderer_name,
             metrics=metrics,
         )
-        found = self._inline.ask(checkpoint)
-        found |= gaps(found, self.folder)
-        written = {key for record in self.folder.metrics if record["step"] == self.step for key in record}
+
+    def _found(self, saved: Saved, metrics: dict[str, Any]) -> dict[str, Any]:
+        """Return what the suite says of a checkpoint, and write it down."""
+        if saved.step in self._inline.asking:
+            self._wait(self._inline.asking[saved.step], "the evaluation", step=saved.step)
+        found = self._inline.ask(self._checkpoint(saved, metrics))
+        found |= gaps(found, self.folder, saved.step)
+        written = {key for record in self.folder.metrics if record["step"] == saved.step for key in record}
         if not found.keys() <= written:
-            self._write(self.step, found, sync=True)
-        return {**metrics, **found}
+            self._write(saved.step, found, sync=True)
+        return found
 
     def _finish(self, reason: str) -> None:
         """Save where a run stands that may go on; write down why another is over."""
@@ -336,6 +360,8 @@ class Loop:
         resumable = reason == "cancelled" or reason.startswith(USED_UP)
         if resumable:
             self._saved_here()
+        if self._inline.beside and not resumable:
+            self._collect(self.step + 1)
         self._saver.keep_for_good()
         if reason == "cancelled":
             return

@@ -297,7 +297,14 @@ class Run:
         """
         return attrs.evolve(self, saving=Saving(every=every, keep=keep, best=best, ttl_s=ttl))
 
-    def evaluate(self, suite: Any, *, every: int | None = None, layers: tuple[str, ...] = ("nll",)) -> Self:
+    def evaluate(
+        self,
+        suite: Any,
+        *,
+        every: int | None = None,
+        layers: tuple[str, ...] = ("nll",),
+        beside: bool = False,
+    ) -> Self:
         """Return a copy that asks `suite` while it trains, replacing any suite.
 
         It is asked before the first step, every `every` steps and after the last, on a saved checkpoint.
@@ -306,11 +313,13 @@ class Run:
             suite: an `EvalSuite`.
             every: steps between evaluations; None asks at both ends only.
             layers: which of its layers to ask; the others wait for `suite.evaluate(result.best, ...)`.
+            beside: train on while the saved checkpoint is evaluated. The answer is taken up at the next
+                evaluation, always there, so that early stopping stays the same from run to run.
 
         Raises:
             RunError: a number below 1, or no such layer.
         """
-        return attrs.evolve(self, evaluation=Evaluation(suite, every=every, layers=layers))
+        return attrs.evolve(self, evaluation=Evaluation(suite, every=every, layers=layers, beside=beside))
 
     def stop_early(self, *, on: str, patience: int = 3) -> Self:
         """Return a copy that stops when `on` no longer improves, replacing any such rule.
@@ -479,6 +488,7 @@ class Run:
                 "suite": suite,
                 "every": self.evaluation.every,
                 "layers": list(self.evaluation.layers),
+                "beside": self.evaluation.beside,
             }
         return {
             "kind": _KIND,
@@ -544,7 +554,7 @@ class Run:
             from tinker_officer.evals.suite import EvalSuite
 
             suite = EvalSuite.from_json(json.dumps(asked["suite"]), data=held_out)
-            evaluation = Evaluation(suite, every=asked["every"], layers=asked["layers"])
+            evaluation = Evaluation(suite, **{key: asked[key] for key in ("every", "layers", "beside")})
         return cls(
             LoRAPlan.from_dict(spec["plan"], data=planned),
             name=spec["name"],
@@ -606,7 +616,8 @@ class Run:
         if self.evaluation is not None:
             often = f", every {self.evaluation.every} steps" if self.evaluation.every else ""
             layers = ", ".join(self.evaluation.layers)
-            rows.append(("evaluated", f"before the first step{often} and after the last: {layers}"))
+            beside = ", beside training" if self.evaluation.beside else ""
+            rows.append(("evaluated", f"before the first step{often} and after the last{beside}: {layers}"))
         if self.early_stop is not None:
             patience = self.early_stop.patience
             rows.append(("stops early", f"when {self.early_stop.on} has not improved {patience} times"))

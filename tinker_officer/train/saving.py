@@ -95,7 +95,7 @@ class Saver:
         logger.info("checkpoint.saved", extra={"officer.step": step, "officer.path": saved.state_path})
         if self.run.saving.keep is not None:
             best = self.inline.best_step(one.step for one in self.log.all() if one.sampler_path)
-            spare = {self.newest_regular()} | (set() if best is None else {best})
+            spare = {self.newest_regular(), *self.inline.behind(step)} | (set() if best is None else {best})
             self.log.prune(self.service, keep=self.run.saving.keep, spare=spare)
         return saved
 

@@ -107,6 +107,7 @@ class Evaluation:
         suite: an `EvalSuite`, a value.
         every: steps between evaluations; None evaluates before the first step and after the last only.
         layers: which layers of the suite are asked while training.
+        beside: train on meanwhile; an answer counts from the next evaluation on.
     """
 
     suite: Any = attrs.field(validator=_is_suite)
@@ -123,6 +124,7 @@ class Evaluation:
             one_of(LAYERS, error=RunError, fix=f'{_RUN}.evaluate(suite, layers=("nll",))')
         ),
     )
+    beside: bool = False
 
     def due(self, step: int, steps: int) -> bool:
         """Return whether the suite is asked after `step` of `steps` (0: before the first)."""
