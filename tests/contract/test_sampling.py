@@ -107,27 +107,38 @@ def test_topk_of_the_answer(sampler: tinker.SamplingClient, ask: Any) -> None:
         assert entries[0][1] == pytest.approx(logprob, abs=1e-4)
 
 
-def test_target_logprobs(sampler: tinker.SamplingClient, ask: Any, refused_here: Callable[[], None]) -> None:
+@pytest.mark.parametrize("layout", ["dense", "sparse"])
+def test_target_logprobs(sampler: tinker.SamplingClient, ask: Any, layout: str) -> None:
     """target_prompt_logprobs: log-probabilities of chosen tokens at chosen places of the prompt."""
-    refused_here()
-    ids = np.full((11, 1), -1)
-    ids[10, 0] = ask.tokens(12)[11]
-    answer = ask.sample(
-        sampler,
-        given={
-            "include_prompt_logprobs": True,
-            "target_prompt_logprobs": tinker.TensorData.from_numpy(ids),
-        },
-    )
-    got = answer.target_prompt_logprobs.to_numpy()
-    assert got[10, 0] == pytest.approx(answer.prompt_logprobs[11], abs=1e-3)
+    import torch
+
+    ids = torch.full((11, 20), -1)
+    ids[10, 0], ids[4, 1] = ask.tokens(12)[11], ask.tokens(12)[5]
+    make = tinker.TensorData.from_torch if layout == "dense" else tinker.TensorData.from_torch_sparse
+    targets = make(ids) if layout == "dense" else make(ids, pad_value=-1)
+    answer = ask.sample(sampler, given={"include_prompt_logprobs": True, "target_prompt_logprobs": targets})
+    got = answer.target_prompt_logprobs.to_torch()
+    assert (answer.target_prompt_logprobs.sparse_crow_indices is not None) == (layout == "sparse")
+    assert got[10, 0].item() == pytest.approx(answer.prompt_logprobs[11], abs=1e-3)
+    assert got[4, 1].item() == pytest.approx(answer.prompt_logprobs[5], abs=1e-3)
+    assert int((got != 0).sum()) == 2
 
 
-def test_alternatives(sampler: tinker.SamplingClient, ask: Any, refused_here: Callable[[], None]) -> None:
+def test_alternatives(sampler: tinker.SamplingClient, ask: Any) -> None:
     """prompt_alt_tokens_k: tokens drawn at every place of the prompt."""
-    refused_here()
-    answer = ask.sample(sampler, given={"prompt_alt_tokens_k": 4})
-    assert answer.prompt_alt_tokens.tokens.to_numpy().shape == (11, 4)
+    answer = ask.sample(sampler, temperature=0, given={"prompt_alt_tokens_k": 3, "topk_prompt_logprobs": 1})
+    drawn, logprobs = (
+        part.to_numpy() for part in (answer.prompt_alt_tokens.tokens, answer.prompt_alt_tokens.logprobs)
+    )
+    assert drawn.shape == (11, 3)
+    for place in range(11):  # at temperature 0 each draw is the likeliest token
+        ((token, logprob),) = answer.topk_prompt_logprobs[place + 1]
+        assert set(drawn[place]) == {token}
+        assert logprobs[place] == pytest.approx(logprob, abs=1e-3)
+    warm = ask.sample(sampler, seed=1, given={"prompt_alt_tokens_k": 8}).prompt_alt_tokens.tokens.to_numpy()
+    again = ask.sample(sampler, seed=1, given={"prompt_alt_tokens_k": 8}).prompt_alt_tokens.tokens.to_numpy()
+    assert len(np.unique(warm)) > 8
+    assert (warm == again).all()
 
 
 def test_images(sampler: tinker.SamplingClient, refused_here: Callable[[], None]) -> None:

@@ -22,7 +22,7 @@
                    log-probabilities; losses.py; adam.py
     memory.py      what was freed goes back to the system
     sampler.py     the continuous batch; sampling.py: a request and its answers; cache.py: keys and values;
-                   choosing.py: from logits to a token
+                   choosing.py: from logits to a token; probing.py: what a prompt's places say
 
 Nothing here imports another room; the library meets the engine over HTTP, as it meets Tinker itself.
 """

@@ -68,6 +68,25 @@ def choose(
     return tokens.cpu().numpy(), logprobs.cpu().numpy()
 
 
+def draw(logits_B_V: Tensor, temperature: float, draws_B_K: Tensor) -> Tensor:
+    """Return K tokens for every row, int64 `(B, K)`, drawn independently and from all tokens.
+
+    Args:
+        logits_B_V: float32.
+        temperature: 0 takes the likeliest token.
+        draws_B_K: random numbers from 0 to below 1.
+    """
+    likeliest = logits_B_V.argmax(-1, keepdim=True).expand(draws_B_K.shape)
+    if temperature <= _COLD:
+        return likeliest
+    probabilities = torch.softmax(logits_B_V / temperature, -1)
+    cumulative = probabilities.cumsum(-1)
+    found = torch.searchsorted(cumulative, draws_B_K * cumulative[:, -1:], right=True)
+    found.clamp_(max=logits_B_V.shape[-1] - 1)
+    possible = probabilities.gather(1, found) > 0  # rounding may push a draw past the last of them
+    return torch.where(possible, found, likeliest)
+
+
 def _draw(logits: Tensor, choices: list[Choice], streams: list[np.random.Generator]) -> Tensor:
     temperatures = [choice.temperature for choice in choices]
     if any(temperature != 1 for temperature in temperatures):

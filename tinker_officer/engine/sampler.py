@@ -32,6 +32,7 @@ from tinker_officer.engine.decoder import hidden_states
 from tinker_officer.engine.examples import check_tokens
 from tinker_officer.engine.lora import Adapter
 from tinker_officer.engine.models import BaseModel
+from tinker_officer.engine.probing import probe
 from tinker_officer.engine.projections import Projections, merged
 from tinker_officer.engine.sampling import (
     Request,
@@ -210,6 +211,7 @@ class Sampler:
             group, weights, [requests[0].spec.prompt for requests in prompts.values()], places
         )
         score(self.base, group.adapter, weights.head, list(prompts.values()), hidden)
+        probe(self.base, weights.head, list(prompts.values()), hidden)
         last = weights.head(hidden[self._tensor(np.cumsum(lengths) - 1)]).float()
         logits = last[self._tensor(np.array([index for index, _ in starting]))]
         for request in batch:

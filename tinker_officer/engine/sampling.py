@@ -35,6 +35,8 @@ class SampleSpec:
         prompt_logprobs_last_n: how many tokens at its end to score; None for all but the first.
         topk_prompt_logprobs: how many of the likeliest tokens to return at each prompt position.
         topk_sample_logprobs: how many at each sampled position.
+        targets: token ids to score at every prompt position after the first, int64 `(P - 1, K)`, -1 for none.
+        alternatives: how many tokens to draw at every prompt position after the first.
     """
 
     prompt: np.ndarray
@@ -50,6 +52,8 @@ class SampleSpec:
     prompt_logprobs_last_n: int | None = None
     topk_prompt_logprobs: int = 0
     topk_sample_logprobs: int = 0
+    targets: np.ndarray | None = None
+    alternatives: int = 0
 
 
 @attrs.frozen(eq=False)
@@ -77,11 +81,15 @@ class SampleOutput:
         sequences: in the order of their sample index.
         prompt_logprobs: float32 `(P,)`, NaN first and where not asked for; None if not asked for at all.
         topk_prompt: ids and log-probabilities `(P, k)`, the first row empty; None if not asked for.
+        target_logprobs: of the targets, float32 `(P - 1, K)`, 0 where there is none; None if not asked for.
+        alternatives: ids and log-probabilities `(P - 1, k)`; None if not asked for.
     """
 
     sequences: tuple[SampleSequence, ...]
     prompt_logprobs: np.ndarray | None = None
     topk_prompt: TopK | None = None
+    target_logprobs: np.ndarray | None = None
+    alternatives: TopK | None = None
 
 
 def check_parameters(spec: SampleSpec, vocab_size: int) -> None:
@@ -114,6 +122,7 @@ def check_parameters(spec: SampleSpec, vocab_size: int) -> None:
             0 <= spec.topk_sample_logprobs <= most,
             f"0 to {most}",
         ),
+        ("prompt_alt_tokens_k", spec.alternatives, 0 <= spec.alternatives <= _MOST, f"0 to {_MOST}"),
         ("stop_strings", spec.stop_strings, all(spec.stop_strings), "texts that are not empty"),
     )
     for name, got, good, need in limits:
@@ -124,6 +133,23 @@ def check_parameters(spec: SampleSpec, vocab_size: int) -> None:
                 need=need,
                 fix="tinker.SamplingParams(max_tokens=64, temperature=1.0)",
             )
+    if spec.targets is not None:
+        _check_targets(spec.targets, spec.prompt.size, vocab_size)
+
+
+def _check_targets(targets: np.ndarray, prompt: int, vocab_size: int) -> None:
+    rows, columns = targets.shape if targets.ndim == 2 else (-1, 0)  # noqa: PLR2004 - place, candidate
+    if rows != prompt - 1 or not 1 <= columns <= _MOST or not _named(targets, vocab_size):
+        raise EngineError(
+            "target_prompt_logprobs does not fit the prompt",
+            got=f"shape {targets.shape}, ids from {targets.min(initial=0)} to {targets.max(initial=0)}",
+            need=f"({prompt - 1}, 1 to {_MOST}) ids below {vocab_size}, -1 for none, and one of them named",
+            fix="TensorData.from_numpy(np.full((len(prompt) - 1, 1), token_id))",
+        )
+
+
+def _named(targets: np.ndarray, vocab_size: int) -> bool:
+    return bool(((targets >= -1) & (targets < vocab_size)).all() and (targets >= 0).any())
 
 
 class Request:
@@ -147,6 +173,14 @@ class Request:
         self.done: dict[int, SampleSequence] = {}
         self.prompt_logprobs: np.ndarray | None = None
         self.topk_prompt: TopK | None = None
+        self.probed = False
+        self.target_logprobs: np.ndarray | None = None
+        self.alternatives: TopK | None = None
+
+    @property
+    def probes(self) -> bool:
+        """Whether places of the prompt are to be asked for more than the prompt's own tokens."""
+        return self.spec.targets is not None or self.spec.alternatives > 0
 
     @property
     def scored(self) -> bool:
@@ -167,7 +201,9 @@ class Request:
     def output(self) -> SampleOutput:
         """Return the answers, once all are there."""
         sequences = tuple(self.done[index] for index in range(self.spec.num_samples))
-        return SampleOutput(sequences, self.prompt_logprobs, self.topk_prompt)
+        return SampleOutput(
+            sequences, self.prompt_logprobs, self.topk_prompt, self.target_logprobs, self.alternatives
+        )
 
 
 class Row:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 PROTOBUF = "application/x-protobuf"
+_MOST_TARGETS = 2**24
 _MOST_ELEMENTS = 2**26  # of a dense tensor, or of all sparse ones of a request: 256 MiB in float32
 
 
@@ -69,6 +70,9 @@ class Sample:
     prompt_logprobs_last_n: int | None
     topk_prompt_logprobs: int
     topk_sample_logprobs: int
+    targets: Array | None = None
+    targets_csr: tuple[Array, Array] | None = None  # row and column indices, when they were sent sparse
+    alternatives: int = 0
 
 
 @cache
@@ -143,6 +147,7 @@ def decode_sample(body: dict[str, Any]) -> Sample:
     read = Fields(params, "sampling_params")
     outer = Fields(body, "asample")
     stop_tokens, stop_strings = _stop(params.get("stop"))
+    targets, targets_csr = _targets(outer.mapping("target_prompt_logprobs"))
     return Sample(
         session_id=outer.text("sampling_session_id"),
         seq_id=outer.whole("seq_id", None),
@@ -159,6 +164,9 @@ def decode_sample(body: dict[str, Any]) -> Sample:
         prompt_logprobs_last_n=outer.whole("prompt_logprobs_last_n", None, low=1),
         topk_prompt_logprobs=_some(outer.whole("topk_prompt_logprobs", 0, low=0, high=1000), 0),
         topk_sample_logprobs=_some(outer.whole("topk_sample_logprobs", 0, low=0, high=1000), 0),
+        targets=targets,
+        targets_csr=targets_csr,
+        alternatives=_some(outer.whole("prompt_alt_tokens_k", 0, low=0, high=1000), 0),
     )
 
 
@@ -216,6 +224,12 @@ def encode_sample(output: SampleOutput, request: Sample) -> bytes:
         ids, values = (np.array(part) for part in output.topk_prompt)
         ids[:skipped], values[:skipped] = 0, _EMPTY_LOGPROB
         _fill_topk(message.topk_prompt_logprobs, ids, values)
+    if output.target_logprobs is not None:
+        _fill_tensor(message.target_prompt_logprobs, output.target_logprobs, request.targets_csr)
+    if output.alternatives is not None:
+        ids, values = output.alternatives
+        _fill_tensor(message.prompt_alt_tokens.tokens, ids.astype(np.int32), None)
+        _fill_tensor(message.prompt_alt_tokens.logprobs, values, None)
     return bytes(message.SerializeToString())
 
 
@@ -224,8 +238,6 @@ def encode_sample(output: SampleOutput, request: Sample) -> bytes:
 _EMPTY_LOGPROB = -99999.0  # what the SDK takes for "no entry"
 
 _NOT_HERE = {
-    "target_prompt_logprobs": "topk_prompt_logprobs=k gives the k likeliest tokens of each position",
-    "prompt_alt_tokens_k": "sample(prompt[:i], num_samples=k) draws at position i",
     "record_stability_info": "use importance_sampling or ppo, which need no recorded information",
 }
 
@@ -234,6 +246,45 @@ def _fill_topk(message: Any, ids: Array, logprobs: Array) -> None:
     message.length, message.k = ids.shape
     message.token_ids = np.ascontiguousarray(ids, dtype=np.int32).tobytes()
     message.logprobs = np.ascontiguousarray(logprobs, dtype=np.float32).tobytes()
+
+
+def _fill_tensor(message: Any, array: Array, csr: tuple[Array, Array] | None) -> None:
+    pb = _pb()
+    message.dtype = pb.DTYPE_FLOAT32 if array.dtype.kind == "f" else pb.DTYPE_INT32
+    message.shape.extend(array.shape)
+    if csr is None:
+        message.dense = np.ascontiguousarray(array).tobytes()
+        return
+    rows, columns = csr
+    message.sparse_csr.values = array[np.repeat(np.arange(len(rows) - 1), np.diff(rows)), columns].tobytes()
+    message.sparse_csr.crow_indices = rows.tobytes()
+    message.sparse_csr.col_indices = columns.tobytes()
+
+
+def _targets(tensor: dict[str, Any] | None) -> tuple[Array | None, tuple[Array, Array] | None]:
+    """Return token ids to score, dense with -1 for none, and the indices of those that were sent sparse."""
+    if tensor is None:
+        return None, None
+    what = "target_prompt_logprobs"
+    parts = [tensor.get(name) for name in ("data", "shape", "sparse_crow_indices", "sparse_col_indices")]
+    if not all(
+        part is None or (isinstance(part, list) and all(type(x) is int for x in part)) for part in parts
+    ):
+        raise malformed(what, "something else than lists of integers")
+    try:
+        data, shape, rows, columns = (None if part is None else np.array(part, np.int64) for part in parts)
+    except OverflowError as error:
+        raise malformed(what, str(error)) from error
+    if data is None or shape is None or shape.size != 2:  # noqa: PLR2004 - place, candidate
+        raise malformed(what, f"shape {parts[1]}")
+    size = (int(shape[0]), int(shape[1]))
+    if min(size) < 0 or math.prod(size) > _MOST_TARGETS:
+        raise malformed(what, f"shape {size}")
+    if rows is not None and columns is not None:
+        return _scattered(data, rows, columns, size, -1, what), (rows, columns)
+    if data.size != math.prod(size):
+        raise malformed(what, f"{data.size} elements for shape {size}")
+    return data.reshape(size), None
 
 
 def _trailing(datum: dict[str, Array]) -> dict[str, tuple[int, ...]]:
@@ -313,6 +364,12 @@ def _densified(csr: Any, shape: tuple[int, ...], kind: np.dtype[Any], what: str)
     values = _from_bytes(csr.values, kind, what)
     rows = _from_bytes(csr.crow_indices, np.dtype(np.int64), what)
     columns = _from_bytes(csr.col_indices, np.dtype(np.int64), what)
+    return _scattered(values, rows, columns, shape, 0, what)
+
+
+def _scattered(
+    values: Array, rows: Array, columns: Array, shape: tuple[int, ...], fill: int, what: str
+) -> Array:
     good = (
         len(shape) == 2  # noqa: PLR2004 - CSR is for matrices
         and len(rows) == shape[0] + 1
@@ -323,7 +380,7 @@ def _densified(csr: Any, shape: tuple[int, ...], kind: np.dtype[Any], what: str)
     )
     if not good:
         raise malformed(what, f"sparse indices do not fit shape {shape}")
-    dense = np.zeros(shape, dtype=kind)
+    dense = np.full(shape, fill, dtype=values.dtype)
     dense[np.repeat(np.arange(shape[0]), np.diff(rows)), columns] = values
     return dense
 

@@ -382,4 +382,6 @@ def _sample_spec(request: wire.Sample) -> SampleSpec:
         prompt_logprobs_last_n=last,
         topk_prompt_logprobs=request.topk_prompt_logprobs,
         topk_sample_logprobs=request.topk_sample_logprobs,
+        targets=request.targets,
+        alternatives=request.alternatives,
     )
