@@ -20,6 +20,7 @@ from tinker_officer._text import nearest
 from tinker_officer.data.conversations import Conversations
 from tinker_officer.errors import EvalError
 from tinker_officer.evals import benchmarks, catalogue, graders, texts
+from tinker_officer.evals.calibration import load_questions, run_calibration
 from tinker_officer.evals.cases import load_cases, some
 from tinker_officer.evals.cookbook import Evaluator
 from tinker_officer.evals.graders import Grader
@@ -42,6 +43,7 @@ _LOOKED_AT = 100  # conversations that are looked at for the field to group by
 _NLL = "EvalSuite().nll(held_out)"
 _BENCHMARK = 'EvalSuite().benchmark("inspect_evals/gsm8k", limit=200)'
 _SANDBOX = 'EvalSuite().benchmark("inspect_evals/humaneval", sandbox="local")  # runs its code here'
+_SURE = 'suite.calibration("sure", "questions.jsonl", samples=8)'
 _PRODUCT = 'EvalSuite().product("tickets", "eval.jsonl", grader=graders.includes)'
 
 
@@ -444,7 +446,70 @@ class Judge:
         return Prepared(len(cases), run, lambda: texts.of_cases(cases))
 
 
-Spec: TypeAlias = Nll | Benchmark | Product | Judge | Evaluator
+@attrs.frozen
+class Calibrated:
+    """Whether the model knows what it knows; see `EvalSuite.calibration`."""
+
+    layer: ClassVar[str] = "product"
+    metrics: ClassVar[tuple[str, ...]] = ("brier", "accuracy", "confidence", "overconfidence", "ece")
+
+    name: str
+    cases: str | tuple[Mapping[str, Any], ...] = attrs.field(converter=_frozen_cases, validator=_json)
+    grader: Grader = attrs.field(converter=graders.as_grader)
+    samples: int = attrs.field(default=8, validator=whole(2, error=EvalError, fix=_SURE))
+    sampling: Sampling = attrs.field(factory=Sampling)
+    limit: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(whole(1, error=EvalError, fix=_SURE))
+    )
+    from_template: bool = attrs.field(default=False, eq=False)
+
+    @property
+    def size(self) -> int | None:
+        """Questions, where that is known without reading a file."""
+        have = None if isinstance(self.cases, str) else len(self.cases)
+        return have if self.limit is None or have is None else min(have, self.limit)
+
+    @property
+    def measures(self) -> str:
+        """What the figure says."""
+        return "Brier score: confidence against what came of it"
+
+    @property
+    def needs(self) -> str:
+        """What must be there."""
+        return self.cases if isinstance(self.cases, str) else "nothing else"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the eval as JSON: a path as it was given, rows in full."""
+        return {
+            "kind": "calibration",
+            "name": self.name,
+            "cases": _cases_to_dict(self.cases),
+            "grader": self.grader.to_dict(),
+            "samples": self.samples,
+            "sampling": attrs.asdict(self.sampling),
+            "limit": self.limit,
+        }
+
+    def prepare(self) -> Prepared:
+        """Return the eval, ready to run, every question read and checked.
+
+        Raises:
+            DataError: the file is missing or empty, or a row is bad.
+        """
+        read = {question.case.id: question for question in load_questions(self.cases)}
+        cases = some(tuple(question.case for question in read.values()), self.limit)
+        questions = tuple(read[case.id] for case in cases)
+
+        async def run(target: Target, context: Context) -> EvalResult:
+            return await run_calibration(
+                self.name, questions, self.grader, self.samples, self.sampling, target, context=context
+            )
+
+        return Prepared(len(questions), run, lambda: texts.of_cases(cases))
+
+
+Spec: TypeAlias = Nll | Benchmark | Product | Judge | Evaluator | Calibrated
 
 
 def spec_from_dict(record: Mapping[str, Any], data: Mapping[str, Conversations]) -> Spec:
@@ -467,12 +532,13 @@ def spec_from_dict(record: Mapping[str, Any], data: Mapping[str, Conversations])
         return Benchmark(**fields)
     if kind == "evaluator":
         return Evaluator.from_dict(fields)
-    if kind in {"product", "judge"}:
+    if kind in {"product", "judge", "calibration"}:
         source = _cases_from_dict(name, given, fields.pop("cases"))
         sampling = Sampling(**fields.pop("sampling"))
-        if kind == "product":
+        if kind != "judge":
             grader = graders.from_dict(fields.pop("grader"))
-            return Product(cases=source, grader=grader, sampling=sampling, **fields)
+            made = Product if kind == "product" else Calibrated
+            return made(cases=source, grader=grader, sampling=sampling, **fields)
         rubric = fields.pop("rubric")
         read = Rubric(rubric["points"], partial=rubric["partial"])
         return Judge(cases=source, rubric=read, sampling=sampling, **fields)

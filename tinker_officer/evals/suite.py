@@ -30,13 +30,13 @@ from tinker_officer.errors import EvalError, OfficerError
 from tinker_officer.evals.asking import ask, prepare
 from tinker_officer.evals.contamination import DIRTY, Contamination, contamination
 from tinker_officer.evals.cookbook import Evaluator
-from tinker_officer.evals.graders import Grader
+from tinker_officer.evals.graders import Grader, exact
 from tinker_officer.evals.grading import TIMEOUT_S
 from tinker_officer.evals.product import Sampling
 from tinker_officer.evals.race import against_card
 from tinker_officer.evals.rubric import Rubric
 from tinker_officer.evals.scorecard import Scorecard
-from tinker_officer.evals.specs import Benchmark, Judge, Nll, Product, Spec, spec_from_dict
+from tinker_officer.evals.specs import Benchmark, Calibrated, Judge, Nll, Product, Spec, spec_from_dict
 from tinker_officer.stats import power
 
 
@@ -357,6 +357,36 @@ class EvalSuite:
 
         self._of(layers)
         return builders(self, layers=layers, renderer_name=renderer_name, on=on)
+
+    def calibration(
+        self,
+        name: str,
+        cases: str | Path | Iterable[Mapping[str, Any]],
+        *,
+        grader: Grader | Callable[..., Any] = exact,
+        samples: int = 8,
+        max_tokens: int = 64,
+        temperature: float = 1.0,
+        limit: int | None = None,
+    ) -> Self:
+        """Return a copy that also measures whether the model knows what it knows.
+
+        Args:
+            name: the eval's name.
+            cases: a JSONL file or rows: cases, or questions with `choices` and a `target` among them.
+            grader: which open answers are right, and which agree with each other; not used where there are
+                choices.
+            samples: answers sampled to an open question: confidence is the share that agrees.
+            max_tokens: of an open answer.
+            temperature: of sampling open answers; above 0, or all of them are the same.
+            limit: how many of the cases, chosen by a hash of their ids; all when None.
+
+        Raises:
+            EvalError: the name is taken, or a setting is out of range.
+        """
+        sampling = Sampling(max_tokens=max_tokens, temperature=temperature)
+        spec = Calibrated(name, cases, grader, samples=samples, sampling=sampling, limit=limit)
+        return self._with(spec)
 
     def only(self, *names: str) -> Self:
         """Return a copy with these evals alone, replacing the rest.
