@@ -68,6 +68,12 @@ def test_the_table_can_be_asked_for_a_goal() -> None:
         EvalSuite.catalogue("tool")
 
 
+def test_the_page_shows_the_table_as_it_is_now() -> None:
+    """`python bench/catalogue.py --write` brings it up to date."""
+    page = Path(__file__).parents[2] / "docs" / "explanation" / "benchmarks.md"
+    assert catalogue.markdown() in page.read_text(encoding="utf-8")
+
+
 def test_templates_hold_what_the_doctrine_asks_for() -> None:
     """And what only the user has is named until it is there; every part can be taken out."""
     names = {use: [spec.name for spec in EvalSuite.template(use).evals] for use in TEMPLATES}

@@ -24,6 +24,7 @@ from tinker_officer.errors import EvalError
 
 PREFIX = "inspect_evals/"
 GOALS = ("chat", "code", "math", "tools", "safety")
+_HEADER = ("task", "version", "n", "goals", "asked", "better", "measures", "needs")
 
 
 @attrs.frozen(kw_only=True)
@@ -368,8 +369,13 @@ def catalogue(goal: str | None = None) -> str:
             need="one of " + ", ".join(map(repr, GOALS)) + (f" (did you mean {near}?)" if near else ""),
             fix='print(EvalSuite.catalogue("tools"))',
         )
-    header = ("task", "version", "n", "goals", "asked", "better", "measures", "needs")
-    return table(_rows(goal), header=header)
+    return table(_rows(goal), header=_HEADER)
+
+
+def markdown() -> str:
+    """Return the whole table as Markdown."""
+    lines = [_HEADER, ["---"] * len(_HEADER), *_rows(None)]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def _rows(goal: str | None) -> Iterable[tuple[object, ...]]:
