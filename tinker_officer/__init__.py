@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tinker_officer.train.result import RunResult as RunResult
     from tinker_officer.train.rewards import Reward as Reward
     from tinker_officer.train.run import Run as Run
+    from tinker_officer.train.sweep import Sweep as Sweep
     from tinker_officer.train.teacher import Teacher as Teacher
 
 __version__ = "0.1.0"
@@ -44,6 +45,7 @@ _HOMES = {
     "Run": "train.run",
     "RunResult": "train.result",
     "Scorecard": "evals.scorecard",
+    "Sweep": "train.sweep",
     "Teacher": "train.teacher",
     "TokenCounts": "data.measure",
 }
@@ -63,6 +65,7 @@ __all__ = [
     "Run",
     "RunResult",
     "Scorecard",
+    "Sweep",
     "Teacher",
     "TokenCounts",
     "errors",
