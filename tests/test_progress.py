@@ -47,7 +47,7 @@ def test_aside_leaves_the_lines_of_other_code_alone() -> None:
         for number in range(3):
             bar.advance()
             with bar.aside():
-                print(f"line {number}")  # noqa: T201 - what a user of the library does
+                print(f"line {number}")
     assert terminal.lines()[:3] == ["line 0", "line 1", "line 2"]
     assert terminal.lines()[3].startswith("mine: 100%")
     assert terminal.lines()[4:] == [""]
@@ -70,7 +70,7 @@ def test_a_bar_that_ends_aside_is_drawn_for_the_last_time_afterwards() -> None:
         with Progress(1, "mine", unit="steps") as bar:
             bar.advance()
             aside.enter_context(bar.aside())
-        print("the last line")  # noqa: T201 - what a user of the library does
+        print("the last line")
     first, second, *rest = terminal.lines()
     assert (first, second.startswith("mine: 100%"), rest) == ("the last line", True, [""])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -14,8 +15,9 @@ PACKAGES = (
 _PATIENCE_S = 5.0
 
 
+@cache
 def packages() -> dict[str, str]:
-    """Return the installed versions of the libraries that results depend on."""
+    """Return the installed versions of the libraries that results depend on; read once a process."""
     found = {}
     for name in PACKAGES:
         try:
@@ -31,11 +33,12 @@ def git() -> dict[str, Any]:
     Returns:
         `{"revision": ..., "dirty": ...}`; empty outside git, without git, or when git is slow to answer.
     """
-    revision = _ask("rev-parse", "HEAD")
-    status = _ask("status", "--porcelain", "--untracked-files=no") if revision else None
-    if not revision or status is None:
+    status = _ask("status", "--porcelain=v2", "--branch", "--untracked-files=no")
+    lines = status.splitlines() if status else []
+    revision = next((line.split()[-1] for line in lines if line.startswith("# branch.oid ")), "(initial)")
+    if revision == "(initial)":
         return {}
-    return {"revision": revision, "dirty": bool(status)}
+    return {"revision": revision, "dirty": any(not line.startswith("#") for line in lines)}
 
 
 def _ask(*arguments: str) -> str | None:

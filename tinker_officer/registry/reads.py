@@ -50,7 +50,7 @@ def find(connection: sa.Connection, ref: Version | str, until: str = "") -> Vers
     if name and number.isdecimal():
         query = query.where(versions.c.name == name, versions.c.number == int(number[:18]))
     elif re.fullmatch(rf"[0-9a-f]{{{SHORTEST_ID},64}}", text):
-        query = query.where(versions.c.id.startswith(text))
+        query = query.where(versions.c.id >= text, versions.c.id < text + "g")  # an index serves no LIKE
     else:
         query = query.where(sa.false())
     query = query.where(versions.c.created <= until) if until else query

@@ -93,7 +93,7 @@ facts = sa.Table(
     sa.Column("key", sa.Text, nullable=False),
     sa.Column("number", sa.Float),
     sa.Column("text", sa.Text),
-    sa.Index("facts_place", "place"),
+    sa.Index("facts_place", "place", "key", "number"),
     sa.Index("facts_number", "key", "number", "place"),
     sa.Index("facts_text", "key", "text", "place"),
 )

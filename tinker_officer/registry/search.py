@@ -22,6 +22,7 @@ from tinker_officer.registry.writes import iso
 
 
 MOST = 1000
+_FEW = 5000
 _SIGNS: dict[str, Callable[[Any, Any], Any]] = {
     "=": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt,
     ">=": operator.ge,
@@ -81,11 +82,8 @@ def search(connection: sa.Connection, text: str, *, order_by: str, limit: int, o
                 fix='registry.search("...", limit=100, offset=0)',
             )
     query = parse(text)
-    chosen = sa.select(catalogue.c.id)
-    if query is not None:
-        chosen = chosen.where(_condition(connection, query))
-    chosen = _ordered(connection, chosen, order_by).limit(limit + 1).offset(offset)
-    ids = list(connection.scalars(chosen))
+    condition = sa.true() if query is None else _condition(connection, query)
+    ids = _ids(connection, condition, parse_order(order_by), limit + 1, offset)
     found = reads.by_ids(connection, ids[:limit])
     return Page(found, offset, more=len(ids) > limit)
 
@@ -113,11 +111,15 @@ def _compared(connection: sa.Connection, asked: Compare) -> sa.ColumnElement[boo
     is_text = isinstance(asked.value, str)
     column = facts.c.text if is_text else facts.c.number
     value = _parent(connection, asked) if asked.field == "parent" else asked
-    inner = sa.select(facts.c.place).where(facts.c.key == asked.field, _related(column, value))
+    fits = sa.and_(facts.c.key == asked.field, _related(column, value))
     known = sa.select(facts.c.place).where(facts.c.key == asked.field, column.is_not(None)).limit(1)
     if connection.scalar(known) is None and _has(connection, asked.field):
         _check_kind(asked, float if is_text else str)
-    return catalogue.c.place.in_(inner)
+    few = sa.select(facts.c.place).where(fits).limit(_FEW + 1).subquery()
+    if (connection.scalar(sa.select(sa.func.count()).select_from(few)) or 0) <= _FEW:
+        return catalogue.c.place.in_(sa.select(facts.c.place).where(fits))
+    # Where many fit, a page is soon full: looking each up costs less than listing them all.
+    return sa.exists().where(facts.c.place == catalogue.c.place, fits)
 
 
 def _related(column: Any, asked: Compare) -> sa.ColumnElement[bool]:
@@ -203,11 +205,47 @@ def _check_kind(asked: Compare, kind: type) -> None:
     )
 
 
-def _ordered(connection: sa.Connection, chosen: sa.Select[Any], order_by: str) -> sa.Select[Any]:
-    """Order by columns and facts; what has no such fact comes last, and ties are broken by age."""
-    for field, falls in parse_order(order_by):
+def _ids(
+    connection: sa.Connection,
+    condition: sa.ColumnElement[bool],
+    order: tuple[tuple[str, bool], ...],
+    limit: int,
+    offset: int,
+) -> list[str]:
+    """Return the ids of a page: what has the fact that leads the order first, then what lacks it."""
+    (first, falls), *rest = order
+    chosen = sa.select(catalogue.c.id).where(condition)
+    if first in COLUMNS:
+        chosen = _then(connection, chosen, order)
+        return list(connection.scalars(chosen.limit(limit).offset(offset)))
+    _check_known(connection, first)
+    lead = facts.alias()
+    mine = sa.and_(lead.c.place == catalogue.c.place, lead.c.key == first)
+    is_number = sa.select(lead.c.place).where(lead.c.key == first, lead.c.number.is_not(None)).limit(1)
+    column = lead.c.text if connection.scalar(is_number) is None else lead.c.number
+    having = sa.select(catalogue.c.id).join(lead, mine).where(condition)
+    having = _then(connection, having.order_by(column.desc() if falls else column), tuple(rest))
+    ids = list(connection.scalars(having.limit(limit).offset(offset)))
+    if len(ids) < limit:
+        passed = connection.scalar(
+            sa.select(sa.func.count()).select_from(catalogue.join(lead, mine)).where(condition)
+        )
+        lacking = _then(connection, chosen.where(sa.not_(sa.exists().where(mine))), tuple(rest))
+        skip = max(0, offset - (passed or 0))
+        ids += connection.scalars(lacking.limit(limit - len(ids)).offset(skip))
+    return ids
+
+
+def _then(
+    connection: sa.Connection, chosen: sa.Select[Any], order: tuple[tuple[str, bool], ...]
+) -> sa.Select[Any]:
+    """Order by columns and facts; ties are broken by age, the newest first."""
+    for field, falls in order:
+        if field == "created":  # the order of registration, which an integer keeps
+            column: Any = catalogue.c.place
+            return chosen.order_by(column.desc() if falls else column)
         if field in COLUMNS:
-            column: Any = catalogue.c[field]
+            column = catalogue.c[field]
             chosen = chosen.order_by(column.desc() if falls else column)
             continue
         _check_known(connection, field)

@@ -44,7 +44,7 @@ def describe(
         fields = _trained(source, card)
         fields["name"] = _checked(name if name is not None else source.name)
     fields["data"] = {**fields["data"], **plain(dict(data or {}))}
-    return {**fields, "packages": provenance.packages(), "git": provenance.git()}
+    return {**fields, "packages": dict(provenance.packages()), "git": provenance.git()}
 
 
 def family(

@@ -17,11 +17,14 @@ import logging
 import os
 import random
 import secrets
+import shutil
 import sqlite3
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote
 
 import sqlalchemy as sa
@@ -82,9 +85,7 @@ def _begin(connection: sa.Connection, begin: str, timeout_s: float) -> None:
     if begin == "BEGIN":
         connection.exec_driver_sql(begin)
         return
-    raw = connection.connection.driver_connection
-    if not isinstance(raw, sqlite3.Connection):
-        raise TypeError(f"the registry needs the sqlite3 driver, got {raw!r}")
+    raw: Any = connection.connection.driver_connection
     raw.execute("PRAGMA busy_timeout=0")
     deadline = time.monotonic() + timeout_s
     while True:
@@ -172,16 +173,18 @@ def _engine(path: Path, timeout_s: float, *, read_only: bool) -> sa.Engine:
             timeout=timeout_s,
             isolation_level=None,
         )
-        safe = safe_in_wal(sqlite3.sqlite_version_info)
-        connection.execute(f"PRAGMA synchronous={'FULL' if safe and _is_wal(connection) else 'EXTRA'}")
-        connection.execute("PRAGMA foreign_keys=ON")
+        settle(connection)
         return connection
 
     return sa.create_engine("sqlite://", creator=connect, poolclass=sa.NullPool)
 
 
-def _is_wal(connection: sqlite3.Connection) -> bool:
-    return bool(connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal")
+def settle(connection: sqlite3.Connection) -> None:
+    """Have every commit of a new connection be on the disk before it returns, and keep what rows refer to."""
+    wal = connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    safe = wal and safe_in_wal(sqlite3.sqlite_version_info)
+    connection.execute(f"PRAGMA synchronous={'FULL' if safe else 'EXTRA'}")
+    connection.execute("PRAGMA foreign_keys=ON")
 
 
 def _migrate(database: SqliteDatabase) -> None:
@@ -260,13 +263,34 @@ def _check_ours(path: Path) -> None:
             if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
                 break
             time.sleep(_PAUSE_S)  # a commit was half-way through the first page
-    if found != APPLICATION_ID:
+    if found != APPLICATION_ID and not _ours_once_rolled_back(path):
         raise RegistryError(
             "this is not a registry",
             got=f"{path}: {problem if path.stat().st_size else 'an empty file'}",
             need="a file that Registry.open made, or a path where there is none yet",
             fix='Registry.open("models.db")  # the file was left untouched',
         )
+
+
+def _ours_once_rolled_back(path: Path) -> bool:
+    """Return whether the file is ours once its journal is rolled back, which is tried on a copy.
+
+    Where the power went in the midst of a commit, the first page may be torn: the journal beside it has the
+    old one, and the next opening puts it back.
+    """
+    journal = path.with_name(f"{path.name}-journal")
+    if not journal.exists() or not journal.stat().st_size:
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        try:
+            shutil.copyfile(path, copy)
+            shutil.copyfile(journal, copy.with_name(journal.name))
+            with closing(sqlite3.connect(copy)) as connection:
+                found = connection.execute("PRAGMA application_id").fetchone()[0]
+        except (OSError, sqlite3.Error):
+            return False
+    return bool(found == APPLICATION_ID)
 
 
 def _leave_wal(path: Path, timeout_s: float) -> None:

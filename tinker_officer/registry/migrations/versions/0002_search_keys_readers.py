@@ -40,7 +40,7 @@ def upgrade() -> None:
         sa.Column("number", sa.Float),
         sa.Column("text", sa.Text),
     )
-    op.create_index("facts_place", "facts", ["place"])
+    op.create_index("facts_place", "facts", ["place", "key", "number"])
     op.create_index("facts_number", "facts", ["key", "number", "place"])
     op.create_index("facts_text", "facts", ["key", "text", "place"])
     op.create_table(
