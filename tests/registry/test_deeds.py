@@ -154,7 +154,9 @@ def test_what_a_channel_a_parent_or_a_hold_needs_is_not_pruned(registry, result,
 def test_pruned_checkpoints_are_gone_and_their_versions_cannot_ship(registry, tiny_model, tmp_path, result):
     """On a real server: the files go, the record stays, and a pruned version is never promoted again."""
     with LocalEngine(root=tmp_path / "store") as engine:
-        client = engine.service_client().create_lora_training_client(base_model=str(tiny_model), rank=4)
+        client = (
+            engine.service_client().create_lora_training_client(base_model=str(tiny_model), rank=4).result()
+        )
         paths = [
             (client.save_state(f"s{n}").result().path, client.save_weights_for_sampler(f"w{n}").result().path)
             for n in range(2)

@@ -120,7 +120,8 @@ from tinker_officer.registry.registry import Registry
 where, name, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
 
 def insist(call):
-    for _ in range(200):
+    until = time.monotonic() + 180
+    while time.monotonic() < until:
         try:
             return call()
         except RegistryError as error:
