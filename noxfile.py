@@ -41,8 +41,8 @@ def quickstart(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run every test, and hold line coverage."""
     install(session, "tests", wheels=True)
-    covered = () if session.posargs else ("--cov", "--cov-report=term", "--cov-fail-under=90")
-    session.run("pytest", *covered, *session.posargs, env=OFFLINE)
+    every = ("-n", "2", "--dist", "loadfile", "--cov", "--cov-report=term", "--cov-fail-under=90")
+    session.run("pytest", *(session.posargs or every), env=OFFLINE)
 
 
 @nox.session
