@@ -1,13 +1,20 @@
 """The engine's arithmetic against what a user would pick instead: transformers + PEFT, and `generate`.
 
-    python bench/engine.py [--threads N]
+    python bench/engine.py training      float32, about two minutes on two idle cores
+    python bench/engine.py bfloat16      the same in bfloat16, on fewer rows
+    python bench/engine.py sampling      about four minutes
+    python bench/engine.py overhead      the protocol and the SDK on a tiny model, a minute
 
-SmolLM2-135M-Instruct, rank 32 on every linear and the unembedding, float32, on this machine's CPU. Three
-jobs: a training step on a chat mix (16 rows of 30 to 400 tokens, prompts masked), a training step on 8 rows
-of 256 tokens, and sampling 48 tokens after a prompt of 64 at batch 1, 8 and 32. Each side runs in a process
-of its own: once to warm up, then three times, of which the fastest counts. Printed: tokens a second (for
-sampling, new tokens), the ratio, and the peak resident memory of each process. PEFT pads its batch and steps
-torch's AdamW; `generate` samples from the bare base model.
+SmolLM2-135M-Instruct, rank 32 on every linear and the unembedding, on this machine's CPU. Each side is a
+process of its own; both stay, and do each job in turn, so that whatever else the machine does meets both. Of
+several turns the fastest counts. With `--cpu-time` the processor's time counts, not the clock's: for a
+machine that others use too. Printed: tokens a second (for sampling, new tokens), the ratio, and for the
+engine's training the share of useful arithmetic in what the machine's matrix product reaches in the same run.
+PEFT pads its batch and steps torch's AdamW; `generate` samples from the bare base model, to the longest
+answer of its batch.
+
+Useful is: two products a frozen weight (forward, and the gradient of its input), three a LoRA weight, causal
+attention at half a square, and the head's at every target (forward) and every trained one (backward).
 """
 
 from __future__ import annotations
@@ -19,20 +26,23 @@ import platform
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 
 NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
-RANK, PROMPT, NEW = 32, 64, 48
-BATCHES = (1, 8, 32)
+RANK = 32
+Rows = list[tuple[np.ndarray, np.ndarray]]  # tokens and weights of each row
+Job = Callable[[], Any]
 
 
-def rows() -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
-    """Return the training jobs: tokens and weights of each row; the last third of a chat row is trained."""
+def training_rows(dtype: str) -> dict[str, Rows]:
+    """Return the training jobs; the last third of a chat row is trained."""
     rng = np.random.default_rng(0)
 
     def row(length: int, trained: int) -> tuple[np.ndarray, np.ndarray]:
@@ -40,51 +50,71 @@ def rows() -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
         weights[-trained:] = 1
         return rng.integers(0, 49152, length), weights
 
-    mix = [row(int(length), max(8, int(length) // 3)) for length in rng.integers(30, 400, 16)]
-    return {"train chat mix": mix, "train 8 x 256": [row(256, 256) for _ in range(8)]}
+    # No more rows: padded, plain PEFT holds 2.4 MB a token.
+    chat = [row(int(length), int(length) // 3) for length in np.linspace(30, 1000, 3)]
+    full = [row(256, 256) for _ in range(8 if dtype == "float32" else 2)]
+    return {f"train chat mix, {len(chat)} rows of 30 to 1000": chat, f"train {len(full)} x 256": full}
 
 
-def prompts(count: int) -> list[np.ndarray]:
+def prompts(count: int, length: int) -> list[np.ndarray]:
     """Return `count` prompts of random tokens."""
     rng = np.random.default_rng(count)
-    return [rng.integers(100, 49152, PROMPT) for _ in range(count)]
+    return [rng.integers(100, 49152, length) for _ in range(count)]
 
 
-def ours() -> dict[str, tuple[int, Callable[[], Any]]]:
-    """Return the jobs as the engine does them: units of work, and what does them."""
+# name: prompts, their length, samples of each, and the shortest and longest answer
+SAMPLING = {
+    "sample, batch 1": (1, 64, 1, 48, 48),
+    "sample, batch 8, mixed lengths": (8, 64, 1, 8, 64),
+    "sample, batch 32, mixed lengths": (32, 64, 1, 8, 64),
+    "sample, 8 prompts x 8": (8, 128, 8, 32, 32),
+}
+
+
+def answer_lengths(count: int, low: int, high: int) -> list[int]:
+    """Return how long each answer is, evenly from `low` to `high`."""
+    return [int(length) for length in np.linspace(high, low, count).round()]
+
+
+def ours(part: str, dtype: str) -> dict[str, Job]:
+    """Return the jobs as the engine does them."""
     from tinker_officer._models import locate
     from tinker_officer.engine import lora, models, sampler, trainer
 
-    base = models.load(NAME, locate(NAME))
+    base = models.load(NAME, locate(NAME), dtype=dtype)
     adapter = lora.Adapter.create(base, lora.LoraSpec(rank=RANK, seed=0))
-    training = trainer.Trainer(base, adapter)
-    sampling = sampler.Sampler(base)
 
-    def step(examples: list[Any]) -> None:
+    def step(examples: list[Any], training: Any) -> None:
         for _ in training.forward_backward(examples, "cross_entropy", {}):
             pass
         training.optim_step(trainer.AdamSettings(1e-4))
 
-    def sample(count: int) -> None:
-        for number, prompt in enumerate(prompts(count)):
-            spec = sampler.SampleSpec(prompt, max_tokens=NEW, stop_tokens=(), seed=number)
+    def sample(count: int, length: int, group: int, low: int, high: int) -> None:
+        sampling = sampler.Sampler(base)
+        sampling._weights = kept  # the adapter is merged once, as in a server  # noqa: SLF001
+        for number, (prompt, new) in enumerate(
+            zip(prompts(count, length), answer_lengths(count, low, high), strict=True)
+        ):
+            spec = sampler.SampleSpec(prompt, num_samples=group, max_tokens=new, stop_tokens=(), seed=number)
             sampling.add(str(number), spec, adapter)
         while sampling.busy:
             sampling.step()
 
-    jobs: dict[str, tuple[int, Callable[[], Any]]] = {}
-    for name, pairs in rows().items():
+    if part == "sampling":
+        kept = sampler.Sampler(base)._weights  # noqa: SLF001
+        return {name: lambda job=job: sample(*job) for name, job in SAMPLING.items()}
+    training = trainer.Trainer(base, adapter)
+    jobs: dict[str, Job] = {"matmul": lambda: matmul(dtype)}
+    for name, pairs in training_rows(dtype).items():
         examples = [
             trainer.Example(tokens, {"target_tokens": np.roll(tokens, -1), "weights": weights})
             for tokens, weights in pairs
         ]
-        jobs[name] = sum(len(tokens) for tokens, _ in pairs), lambda examples=examples: step(examples)
-    for count in BATCHES:
-        jobs[f"sample, batch {count}"] = count * NEW, lambda count=count: sample(count)
+        jobs[name] = lambda examples=examples: step(examples, training)
     return jobs
 
 
-def theirs() -> dict[str, tuple[int, Callable[[], Any]]]:
+def theirs(part: str, dtype: str) -> dict[str, Job]:
     """Return the jobs as plain transformers and PEFT do them."""
     import peft
     import torch
@@ -92,13 +122,22 @@ def theirs() -> dict[str, tuple[int, Callable[[], Any]]]:
 
     from tinker_officer._models import locate
 
-    base = transformers.AutoModelForCausalLM.from_pretrained(locate(NAME), dtype=torch.float32)
-    bare = transformers.AutoModelForCausalLM.from_pretrained(locate(NAME), dtype=torch.float32).eval()
+    base = transformers.AutoModelForCausalLM.from_pretrained(locate(NAME), dtype=getattr(torch, dtype))
+
+    def sample(count: int, length: int, group: int, _low: int, high: int) -> None:
+        ids = torch.from_numpy(np.stack(prompts(count, length))).repeat_interleave(group, 0)
+        options = {"do_sample": True, "max_new_tokens": high, "min_new_tokens": high}
+        with torch.inference_mode():
+            base.generate(ids, attention_mask=torch.ones_like(ids), **options)
+
+    if part == "sampling":
+        base.eval()
+        return {name: lambda job=job: sample(*job) for name, job in SAMPLING.items()}
     targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"]
     model = peft.get_peft_model(base, peft.LoraConfig(r=RANK, lora_alpha=32, target_modules=targets))
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
 
-    def step(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    def step(pairs: Rows) -> None:
         longest = max(len(tokens) for tokens, _ in pairs)
         ids = torch.zeros(len(pairs), longest, dtype=torch.long)
         mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
@@ -111,66 +150,202 @@ def theirs() -> dict[str, tuple[int, Callable[[], Any]]]:
         optimizer.step()
         optimizer.zero_grad()
 
-    def sample(count: int) -> None:
-        ids = torch.from_numpy(np.stack(prompts(count)))
-        with torch.inference_mode():
-            bare.generate(
-                ids,
-                do_sample=True,
-                max_new_tokens=NEW,
-                min_new_tokens=NEW,
-                attention_mask=torch.ones_like(ids),
-            )
-
-    jobs: dict[str, tuple[int, Callable[[], Any]]] = {}
-    for name, pairs in rows().items():
-        jobs[name] = sum(len(tokens) for tokens, _ in pairs), lambda pairs=pairs: step(pairs)
-    for count in BATCHES:
-        jobs[f"sample, batch {count}"] = count * NEW, lambda count=count: sample(count)
-    return jobs
+    return {name: lambda pairs=pairs: step(pairs) for name, pairs in training_rows(dtype).items()}
 
 
-def measure(side: str, threads: int) -> None:
-    """Do every job of `side`, and print its rates and the memory as JSON."""
+def matmul(dtype: str) -> None:
+    """Multiply as long as half a second lasts on two idle cores; in bfloat16 as the engine would."""
     import torch
 
+    from tinker_officer.engine.kernels import linear
+
+    x = torch.ones(1024, 2048, dtype=getattr(torch, dtype))
+    weight = torch.ones(2048, 2048, dtype=x.dtype)
+    for _ in range(MATMULS):
+        linear(x, weight)
+
+
+MATMULS = 8
+MATMUL_FLOPS = MATMULS * 2 * 1024 * 2048 * 2048
+
+
+def useful_flops(pairs: Rows) -> float:
+    """Return the arithmetic that one training step on `pairs` cannot do without."""
+    hidden, heads, layers, vocab = 576, 576, 30, 49152
+    inner = layers * hidden * (960 + 576 + 3072 + 1536)
+    lora = layers * RANK * (3 * hidden + 960 + 2 * hidden + 2 * hidden + 3072 + 1536 + hidden)
+    head, head_lora = vocab * hidden, RANK * (hidden + vocab)
+    total = 0.0
+    for tokens, weights in pairs:
+        n, trained = len(tokens), int((weights > 0).sum())
+        total += n * (4 * inner + 6 * lora) + 3 * 2 * n * n * heads * layers
+        total += n * 2 * (head + head_lora) + trained * (2 * head + 4 * head_lora)
+    return total
+
+
+def work(side: str, part: str, dtype: str, threads: int, *, cpu_time: bool) -> None:
+    """Do the jobs that standard input names, and answer each with its seconds and the peak memory."""
+    import torch
+
+    def clock() -> float:
+        return time.process_time() / threads if cpu_time else time.perf_counter()
+
     torch.set_num_threads(threads)
-    rates: dict[str, float] = {}
-    for name, (units, job) in (ours() if side == "ours" else theirs()).items():
-        job()
-        times = []
-        for _ in range(3):
-            began = time.perf_counter()
-            job()
-            times.append(time.perf_counter() - began)
-        rates[name] = units / min(times)
-        rates[f"{name}, GB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(json.dumps(rates))
+    jobs = (ours if side == "ours" else theirs)(part, dtype)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        began = clock()
+        jobs[line.strip()]()
+        seconds = clock() - began
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        print(json.dumps([seconds, peak]), flush=True)
+
+
+class Side:
+    """A process that does the jobs of one side."""
+
+    def __init__(self, side: str, part: str, dtype: str, asked: argparse.Namespace) -> None:
+        threads = asked.threads
+        env = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        command = [
+            sys.executable,
+            __file__,
+            part,
+            "--side",
+            side,
+            "--dtype",
+            dtype,
+            "--threads",
+            str(threads),
+        ]
+        self.process = subprocess.Popen(
+            command, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        self.best: dict[str, float] = {}
+        self.peak = 0.0
+        self._line("ready")
+
+    def _line(self, what: str) -> str:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith(("ready", "[")):
+                return line
+        sys.exit(f"a process ended before it said {what}")
+
+    def do(self, job: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{job}\n")
+        self.process.stdin.flush()
+        seconds, self.peak = json.loads(self._line(job))
+        self.best[job] = min(seconds, self.best.get(job, seconds))
+
+
+def compare(part: str, dtype: str, asked: argparse.Namespace) -> None:
+    """Let both sides do every job in turn, and print the table."""
+    mine, other = (Side(side, part, dtype, asked) for side in ("ours", "theirs"))
+    rows = training_rows(dtype) if part == "training" else {}
+    units = {name: sum(len(tokens) for tokens, _ in pairs) for name, pairs in rows.items()}
+    if part == "sampling":
+        units = {name: sum(answer_lengths(n, a, b)) * g for name, (n, _, g, a, b) in SAMPLING.items()}
+    turns = 1 if dtype == "bfloat16" else asked.turns
+    for name in units:
+        for _ in range(turns):
+            if rows:
+                mine.do("matmul")
+            mine.do(name)
+            other.do(name)
+    second = "s of CPU time" if asked.cpu_time else "s"
+    print(f"{processor()}, {asked.threads} threads, {dtype}, tokens/{second}, best of {turns}")
+    print(f"{'':40s} {'engine':>7s} {'plain':>7s} {'ratio':>6s}")
+    for name, count in units.items():
+        a, b = mine.best[name], other.best[name]
+        share = ""
+        if rows:
+            peak = MATMUL_FLOPS / mine.best["matmul"]
+            rate = useful_flops(rows[name]) / a
+            share = f"   {rate / 1e9:.0f} of {peak / 1e9:.0f} GFLOP/s, {rate / peak:.0%}"
+        print(f"{name:40s} {count / a:7.0f} {count / b:7.0f} {b / a:6.2f}{share}")
+    print(f"peak memory: engine {mine.peak:.1f} GB, plain {other.peak:.1f} GB", flush=True)
+    for side in (mine, other):
+        side.process.kill()
+
+
+def processor() -> str:
+    """Return the name of this machine's processor."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+def overhead() -> None:
+    """Measure the protocol on a model so small that its arithmetic is next to nothing."""
+    import tinker
+    import transformers
+
+    from tinker_officer import LocalEngine
+
+    sizes = {"vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "bos_token_id": 1, "eos_token_id": 2}
+    with tempfile.TemporaryDirectory() as folder:
+        config = transformers.AutoConfig.for_model("llama", **sizes, **heads, tie_word_embeddings=True)
+        transformers.AutoModelForCausalLM.from_config(config).save_pretrained(f"{folder}/tiny")
+        began = time.perf_counter()
+        with LocalEngine(root=f"{folder}/engine") as engine:
+            print(f"ready in {time.perf_counter() - began:.2f} s")
+            client = engine.service_client().create_lora_training_client(f"{folder}/tiny", rank=4).result()
+            datum = tinker.Datum(
+                model_input=tinker.ModelInput.from_ints([3, 4, 5]),
+                loss_fn_inputs={
+                    name: tinker.TensorData(data=data, dtype=dtype, shape=[3])
+                    for name, data, dtype in (
+                        ("target_tokens", [4, 5, 6], "int64"),
+                        ("weights", [1.0, 1.0, 1.0], "float32"),
+                    )
+                },
+            )
+
+            def pairs(count: int) -> float:
+                began = time.perf_counter()
+                futures: list[Any] = []
+                for _ in range(count):
+                    futures.append(client.forward_backward([datum], "cross_entropy"))
+                    futures.append(client.optim_step(tinker.AdamParams(learning_rate=1e-4)))
+                for future in futures:
+                    future.result()
+                return count / (time.perf_counter() - began)
+
+            pairs(20)
+            print(f"{max(pairs(100) for _ in range(3)):.0f} forward_backward + optim_step pairs/s, pipelined")
+            sampler = client.save_weights_and_get_sampling_client().result()
+            prompt, one = tinker.ModelInput.from_ints([3, 4, 5]), tinker.SamplingParams(max_tokens=1)
+            times = []
+            for _ in range(200):
+                began = time.perf_counter()
+                sampler.sample(prompt, 1, one).result()
+                times.append(time.perf_counter() - began)
+            print(f"{sorted(times[50:])[75] * 1e3:.1f} ms a sample request of one token, the median")
 
 
 def main() -> None:
-    """Run both sides, one after the other, and print the table."""
+    """Run a part, in processes of their own."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--side", choices=("ours", "theirs"))
+    parser.add_argument("part", nargs="?", choices=("training", "bfloat16", "sampling", "overhead"))
+    parser.add_argument("--side", choices=("ours", "theirs"), help=argparse.SUPPRESS)
+    parser.add_argument("--dtype", default="float32", help=argparse.SUPPRESS)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--turns", type=int, default=2)
+    parser.add_argument("--cpu-time", action="store_true", help="for a machine that others use too")
     asked = parser.parse_args()
     if asked.side:
-        measure(asked.side, asked.threads)
+        work(asked.side, asked.part, asked.dtype, asked.threads, cpu_time=asked.cpu_time)
         return
-    found = {}
-    for side in ("ours", "theirs"):
-        command = [sys.executable, __file__, "--side", side, "--threads", str(asked.threads)]
-        env = {**os.environ, "OMP_NUM_THREADS": str(asked.threads), "OMP_WAIT_POLICY": "PASSIVE"}
-        out = subprocess.run(command, check=True, capture_output=True, text=True, env=env)
-        found[side] = json.loads(out.stdout.splitlines()[-1])
-    print(f"{platform.processor() or platform.machine()}, {asked.threads} threads, float32, tokens/s")
-    print(f"{'':22s} {'engine':>8s} {'plain':>8s} {'ratio':>6s}   peak GB (engine, plain)")
-    for name, mine in found["ours"].items():
-        if name.endswith(", GB"):
-            continue
-        other = found["theirs"][name]
-        memory = f"{found['ours'][f'{name}, GB']:.1f}, {found['theirs'][f'{name}, GB']:.1f}"
-        print(f"{name:22s} {mine:8.0f} {other:8.0f} {mine / other:6.2f}   {memory}")
+    for part in (asked.part,) if asked.part else ("training", "bfloat16", "sampling", "overhead"):
+        if part == "overhead":
+            overhead()
+        else:
+            dtype = "bfloat16" if part == "bfloat16" else "float32"
+            compare("training" if part == "bfloat16" else part, dtype, asked)
 
 
 if __name__ == "__main__":
