@@ -91,7 +91,7 @@ def ours(part: str, dtype: str) -> dict[str, Job]:
 
     def sample(count: int, length: int, group: int, low: int, high: int) -> None:
         sampling = sampler.Sampler(base)
-        sampling._weights = kept  # the adapter is merged once, as in a server  # noqa: SLF001
+        sampling._weights = kept  # the adapter is merged once, as in a server
         for number, (prompt, new) in enumerate(
             zip(prompts(count, length), answer_lengths(count, low, high), strict=True)
         ):
@@ -101,7 +101,7 @@ def ours(part: str, dtype: str) -> dict[str, Job]:
             sampling.step()
 
     if part == "sampling":
-        kept = sampler.Sampler(base)._weights  # noqa: SLF001
+        kept = sampler.Sampler(base)._weights
         return {name: lambda job=job: sample(*job) for name, job in SAMPLING.items()}
     training = trainer.Trainer(base, adapter)
     jobs: dict[str, Job] = {"matmul": lambda: matmul(dtype)}

@@ -158,7 +158,7 @@ def test_no_request_breaks_the_server(own_engine: LocalEngine, tiny_model: Path)
     assert own_engine._process is process
     assert process is not None
     assert process.poll() is None
-    print(f"answers by status: {dict(sorted(seen.items()))}")  # noqa: T201 - the soak's figures
+    print(f"answers by status: {dict(sorted(seen.items()))}")
     fresh, _ = _known_good(own_engine, tiny_model)
     assert _train(fresh) == before
 
@@ -224,5 +224,5 @@ def test_memory_stays_flat_under_a_mixed_load(own_engine: LocalEngine, tiny_mode
         )
     third = len(sizes) // 3
     early, late = max(sizes[third : 2 * third]), max(sizes[2 * third :])
-    print(f"{rounds} rounds, resident memory {early / 1e6:.0f} MB, then {late / 1e6:.0f} MB")  # noqa: T201 - the soak's figures
+    print(f"{rounds} rounds, resident memory {early / 1e6:.0f} MB, then {late / 1e6:.0f} MB")
     assert late < early * 1.05 + 5e6
