@@ -25,6 +25,7 @@ import logging
 import os
 import platform
 import statistics
+import sys
 import tempfile
 import time
 import warnings
@@ -149,6 +150,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=160)
     parser.add_argument("--slow-steps", type=int, default=80)
     asked = parser.parse_args()
+    sys.stdout.reconfigure(line_buffering=True)  # what is known is seen, also when time runs out
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     home = Path(tempfile.mkdtemp(prefix="bench-loop-"))
