@@ -208,7 +208,7 @@ def test_a_live_sampler_is_evaluated_under_a_name_of_its_own(
     client = engine.service_client().create_sampling_client(base_model=str(tiny_model)).result()
     first, second = (EvalSuite().nll(held_out).evaluate(client, on=engine, progress=False) for _ in range(2))
     assert first.target != second.target
-    assert first["held_out"].value == second["held_out"].value
+    assert first["held_out"].value == pytest.approx(second["held_out"].value, abs=1e-5)
 
 
 def test_importing_the_room_loads_nothing_heavy() -> None:
@@ -220,3 +220,18 @@ def test_importing_the_room_loads_nothing_heavy() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(found.stdout.replace("'", '"')) == []
+
+
+def test_a_smoke_suite_asks_a_few_items_of_each(held_out: Conversations) -> None:
+    """At most `n` of each; a smaller limit stays; zero is refused."""
+    small = whole(held_out).benchmark("inspect_evals/mbpp", limit=2).smoke(4)
+    assert {
+        spec.name: spec.size for spec in small.evals if spec.name in {"held_out", "bfcl", "rows", "mbpp"}
+    } == {
+        "held_out": 4,
+        "bfcl": 4,
+        "rows": 4,
+        "mbpp": 2,
+    }
+    with pytest.raises(EvalError, match="smoke test needs items"):
+        small.smoke(0)

@@ -397,6 +397,23 @@ class EvalSuite:
         self._known(names)
         return attrs.evolve(self, evals=tuple(spec for spec in self.evals if spec.name in names))
 
+    def smoke(self, n: int = 16) -> Self:
+        """Return a copy that asks at most `n` items of each eval: for a look, not for a decision.
+
+        Items of benchmarks and cases are chosen by a hash of their ids, conversations are the first ones.
+
+        Raises:
+            EvalError: `n` is not a number of at least 1.
+        """
+        if n < 1:
+            raise EvalError(
+                "a smoke test needs items",
+                got=f"n={n!r}",
+                need="a number of at least 1",
+                fix="run.evaluate(suite.smoke(16), every=50)",
+            )
+        return attrs.evolve(self, evals=tuple(_cut(spec, n) for spec in self.evals))
+
     def without(self, *names: str) -> Self:
         """Return a copy without these evals.
 
@@ -618,6 +635,16 @@ class EvalSuite:
             progress=progress,
             against=against_card(against, alpha) if against is not None else None,
         )
+
+
+def _cut(spec: Spec, n: int) -> Spec:
+    """Return the eval with at most `n` items."""
+    if isinstance(spec, Nll):
+        few = spec.data.take(n) if spec.data is not None else None
+        return Nll(spec.name, few, max_length=spec.max_length, train_on=spec.train_on, by=spec.by)
+    if isinstance(spec, Evaluator):
+        return spec
+    return attrs.evolve(spec, limit=min(n, spec.limit or n))
 
 
 def _identity(spec: Spec) -> dict[str, Any]:
