@@ -108,4 +108,7 @@ def test_a_reward_model_scores_the_better_answer_higher(
             [{"role": "user", "content": "What is 40 plus 40?"}, {"role": "assistant", "content": answer}]
         )
 
-    assert score("It is 80.") > score("Who knows 40?") + 1.0
+    margin = score("It is 80.") - score("Who knows 40?")
+    assert margin > 1.0
+    sure = reward.prefers("What is 40 plus 40?", "It is 80.", over="Who knows 40?")
+    assert sure == pytest.approx(1 / (1 + math.exp(-margin)), rel=1e-4)

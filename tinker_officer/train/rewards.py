@@ -7,6 +7,7 @@ differences between answers to one prompt were trained: a score has no zero of i
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -134,3 +135,19 @@ class Reward:
         ]
         good, bad = (future.result()[-1] for future in futures)
         return float((good or 0.0) - (bad or 0.0))
+
+    def prefers(self, prompt: str | Sequence[Any], answer: str, *, over: str) -> float:
+        """Return the probability, from 0 to 1, that `answer` is better than the answer `over`.
+
+        It is `sigmoid(score(answer) - score(over))`, as Bradley-Terry has it: a grade for a product eval.
+
+        Args:
+            prompt: what both answer: a text, or messages that end with the user's.
+            answer: the answer that is graded.
+            over: the answer that it is held against.
+        """
+        asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+        ours, theirs = (
+            self.score([*asked, {"role": "assistant", "content": text}]) for text in (answer, over)
+        )
+        return 1.0 / (1.0 + math.exp(min(theirs - ours, 700.0)))
