@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tinker_officer import Conversations, EvalSuite, Gate, LocalEngine, LoRAPlan, Registry, Run
 from tinker_officer.registry.refusal import PromotionRefused
+from tinker_officer.registry.values import Version
 from tinker_officer.train.result import RunResult
 
 
@@ -36,8 +37,12 @@ LESSONS = (
     "The {} opens at what hour?",
     "{} hours, please.",
 )
-EXAM = ("At what time does the {} open?", "How early can I come to the {}?", "Tell me when the {} opens.",
-        "Is the {} open at seven?")  # fmt: skip
+EXAM = (
+    "At what time does the {} open?",
+    "How early can I come to the {}?",
+    "Tell me when the {} opens.",
+    "Is the {} open at seven?",
+)
 
 
 def rows(questions: tuple[str, ...]) -> list[dict[str, str]]:
@@ -72,7 +77,7 @@ def main(folder: Path, base: str = BASE) -> None:
     print(gate.plan(suite), end="\n\n")
 
     with LocalEngine() as engine, Registry.open(folder / "models.db", on_event=print) as registry:
-        versions = []
+        versions: list[Version] = []
         for number, (data, epochs) in enumerate(
             ((lessons, 1), (shuffled(lessons), 1), (lessons, 3)), start=1
         ):
@@ -81,7 +86,7 @@ def main(folder: Path, base: str = BASE) -> None:
             versions.append(registry.register(result, card, data={"licence": "CC0-1.0"}))
         first, worse, better = versions
 
-        shipped = []
+        shipped: list[Version] = []
         for version, why in ((first, "the first"), (worse, "newer"), (better, "trained three times as long")):
             ask = registry.current("production")
             try:
@@ -103,8 +108,8 @@ def main(folder: Path, base: str = BASE) -> None:
         print(best, end="\n\n")
         print(registry.history("shops"), end="\n\n")
         print(registry.verify())
-        registry.to_markdown(folder / "MODELS.md")
-        (folder / "CARD.md").write_text(registry.card(worse), encoding="utf-8")
+        print(registry.to_markdown(folder / "MODELS.md"))
+        _ = (folder / "CARD.md").write_text(registry.card(worse), encoding="utf-8")
 
 
 if __name__ == "__main__":
