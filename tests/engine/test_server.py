@@ -157,6 +157,18 @@ def test_a_model_that_cannot_be_loaded_fails_the_start(tmp_path: Path) -> None:
     assert repr(engine).startswith("<LocalEngine not started")
 
 
+def test_a_gpu_that_is_not_there_is_named(tmp_path: Path, tiny_model: Path) -> None:
+    """Asked for a GPU on a machine without one, the engine says so at the start, and leaves no process."""
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    engine = LocalEngine(root=tmp_path, device="cuda", model=str(tiny_model))
+    with pytest.raises(EngineError, match="no GPU"):
+        engine.start()
+    assert repr(engine).startswith("<LocalEngine not started")
+
+
 def test_the_last_words_of_a_server_that_fails_are_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +187,7 @@ def test_the_last_words_of_a_server_that_fails_are_shown(
         ({"port": -1}, "port is out of range"),
         ({"threads": 0}, "threads is out of range"),
         ({"dtype": "float8"}, "dtype is not known"),
+        ({"device": "gpu"}, "device is not one"),
         ({"token": "tml-short"}, "token is not usable"),
         ({"token": "x" * 40}, "token is not usable"),
     ],

@@ -51,7 +51,7 @@ def _alone(options: argparse.Namespace) -> int:
     """Serve for a person at a terminal."""
     given = {
         name: value
-        for name in ("model", "host", "port", "root", "dtype", "threads")
+        for name in ("model", "host", "port", "root", "device", "dtype", "threads")
         if (value := getattr(options, name)) is not None
     }
     if token := os.environ.pop(TOKEN_VARIABLE, None):
@@ -121,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, help="the port; 0, as without it, takes a free one")
     parser.add_argument("--host", help="the address to bind (127.0.0.1); another one opens it to the network")
     parser.add_argument("--root", type=Path, help="where checkpoints are kept")
+    parser.add_argument("--device", help="cpu (as without it), cuda or cuda:1")
     parser.add_argument("--dtype", help="float32 (as without it) or bfloat16")
     parser.add_argument("--threads", type=int, help=f"how many threads compute ({default_threads()})")
     parser.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)

@@ -83,7 +83,7 @@ def serve(
     listening = bind(settings.host, settings.port)
     with listening:
         store = Store(settings.root)
-        workshop = Workshop(store, settings.dtype)
+        workshop = Workshop(store, settings.dtype, settings.device)
         compute = Compute(workshop, lambda: workshop.warm(settings.threads))
         state = State(store, workshop, compute)
         compute.start()

@@ -44,6 +44,7 @@ class LocalEngine:
     Args:
         root: where checkpoints are kept; by default `engine` in `$TINKER_OFFICER_HOME`.
         port: the port on 127.0.0.1; 0 takes a free one.
+        device: where the base models are computed, "cpu" or "cuda".
         dtype: of the base models, "float32" or "bfloat16" (faster to train, less exact).
         threads: how many threads compute; by default `$OMP_NUM_THREADS`, else the physical cores.
         token: what clients must send as their API key; by default random, 256 bits.
@@ -64,6 +65,7 @@ class LocalEngine:
         *,
         root: str | os.PathLike[str] | None = None,
         port: int = 0,
+        device: str = "cpu",
         dtype: str = "float32",
         threads: int | None = None,
         token: str | None = None,
@@ -72,7 +74,7 @@ class LocalEngine:
     ) -> None:
         given = {"root": root, "threads": threads, "token": token}
         chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        self._settings = Settings(port=port, dtype=dtype, model=model, **chosen)
+        self._settings = Settings(port=port, device=device, dtype=dtype, model=model, **chosen)
         self._startup_timeout_s = startup_timeout_s
         self._lock = threading.RLock()
         self._process: subprocess.Popen[str] | None = None
@@ -102,7 +104,7 @@ class LocalEngine:
         return (
             f"Embedded Tinker engine, {running}\n"
             f"  checkpoints  {settings.root}\n"
-            f"  base models  in {settings.dtype}, computed by {settings.threads} threads"
+            f"  base models  in {settings.dtype} on {settings.device}, {settings.threads} threads"
         )
 
     def _repr_html_(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import secrets
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,16 @@ def _good_token(_instance: Any, _attribute: Any, token: str) -> None:
             got=f"{len(token)} characters",
             need="'tml-', as the Tinker SDK demands, and at least 16 characters more",
             fix="LocalEngine(token='tml-' + secrets.token_hex(32))",
+        )
+
+
+def _good_device(_instance: Any, _attribute: Any, device: str) -> None:
+    if not re.fullmatch(r"cpu|cuda(:\d{1,2})?", device):
+        raise EngineError(
+            "device is not one that the engine computes on",
+            got=repr(device)[:80],
+            need="'cpu', 'cuda' or 'cuda:1'",
+            fix="LocalEngine(device='cuda', dtype='bfloat16')",
         )
 
 
@@ -84,6 +95,7 @@ class Settings:
         host: the address to bind.
         port: the port to bind; 0 for a free one.
         dtype: of the base models.
+        device: where they are computed: "cpu", "cuda" or "cuda:1".
         threads: how many threads compute.
         token: what clients must send as `X-API-Key`.
         model: a base model to load before anyone asks.
@@ -96,6 +108,7 @@ class Settings:
     dtype: str = attrs.field(
         default="float32", validator=one_of(("float32", "bfloat16"), error=EngineError, fix=_FIX)
     )
+    device: str = attrs.field(default="cpu", validator=_good_device)
     threads: int = attrs.field(factory=default_threads, validator=whole(1, 4096, error=EngineError, fix=_FIX))
     token: str = attrs.field(factory=new_token, repr=False, validator=_good_token)
     model: str | None = None

@@ -70,10 +70,11 @@ class Workshop:
     Args:
         store: where checkpoints are.
         dtype: of the base models: "float32" or "bfloat16".
+        device: where they are computed.
     """
 
-    def __init__(self, store: Store, dtype: str) -> None:
-        self._store, self._dtype = store, dtype
+    def __init__(self, store: Store, dtype: str, device: str = "cpu") -> None:
+        self._store, self._dtype, self._device = store, dtype, device
         self._bases: dict[Path, BaseModel] = {}
         self._samplers: dict[Path, Sampler] = {}
         self._trainings: dict[str, _Training] = {}
@@ -236,6 +237,13 @@ class Workshop:
         import torch
 
         torch.set_num_threads(threads)
+        if self._device != "cpu" and not torch.cuda.is_available():
+            raise EngineError(
+                "there is no GPU to compute on",
+                got=f"device={self._device!r}, with torch {torch.__version__}",
+                need="a CUDA GPU that this torch can use",
+                fix="LocalEngine(device='cpu')",
+            )
         from transformers import AutoConfig
 
         from tinker_officer.engine import sampler, trainer  # noqa: F401 - to have it behind us
@@ -248,7 +256,7 @@ class Workshop:
         if folder not in self._bases:
             from tinker_officer.engine.models import load
 
-            self._bases[folder] = load(name, folder, dtype=self._dtype)
+            self._bases[folder] = load(name, folder, dtype=self._dtype, device=self._device)
         return self._bases[folder]
 
     def forget(self, model_id: str) -> None:
