@@ -109,6 +109,33 @@ def test_qlora_is_the_same_adapter_on_four_bits() -> None:
     assert (asked["bnb_4bit_use_double_quant"], asked["bnb_4bit_compute_dtype"]) == (True, "bfloat16")
 
 
+@pytest.mark.slow
+def test_qlora_trains_on_a_base_of_four_bits(tiny_model: Path) -> None:
+    """Under bitsandbytes the base is quantised, what the plan counts is trained, and the loss falls."""
+    pytest.importorskip("bitsandbytes")
+    import peft
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    plan = LoRAPlan.for_(str(tiny_model)).sft(COUNTS)
+    adapter, base = plan.to_qlora_config()
+    model = AutoModelForCausalLM.from_pretrained(str(tiny_model), quantization_config=base)
+    assert any(type(module).__name__ == "Linear4bit" for module in model.modules())
+    adapted = peft.get_peft_model(peft.prepare_model_for_kbit_training(model), adapter)
+    trained = [weight for weight in adapted.parameters() if weight.requires_grad]
+    assert sum(weight.numel() for weight in trained) == plan.parameters
+    optimizer = torch.optim.AdamW(trained, lr=1e-2)
+    tokens = torch.arange(3, 40)[None]
+    losses = []
+    for _ in range(4):
+        loss = adapted(input_ids=tokens, labels=tokens).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+
+
 def test_without_peft_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where PEFT is not installed, the message is the command that installs it."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
