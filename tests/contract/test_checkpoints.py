@@ -55,7 +55,7 @@ def test_names(client: tinker.TrainingClient) -> None:
     assert client.save_state("once", overwrite=True).result().path == path
 
 
-@pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden"])
+@pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden"], ids=["up", "slash", "empty", "hidden"])
 def test_bad_names(client: tinker.TrainingClient, name: str) -> None:
     """A name that leads elsewhere is refused."""
     with pytest.raises((tinker.APIStatusError, tinker.RequestFailedError)):
