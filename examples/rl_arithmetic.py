@@ -1,4 +1,4 @@
-"""Teach a small model to add, from rewards alone: a verifier says whether the sum is right.
+"""Train a small model on sums, from rewards alone: a verifier says whether the answer is right.
 
     python examples/rl_arithmetic.py
 
