@@ -32,6 +32,7 @@ from tinker_officer.evals.grades import Grades
 from tinker_officer.evals.prompts import tool_protocol
 from tinker_officer.evals.scorecard import EvalResult
 from tinker_officer.evals.sittings import Ended, Sittings
+from tinker_officer.evals.stopping import Stop
 from tinker_officer.evals.tasks import JUDGES, Sat, epochs_of, load_task, open_judge, unbound
 
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from inspect_ai.model import Model
 
     from tinker_officer.evals.inspect_model import TinkerAPI
+    from tinker_officer.evals.race import Against
     from tinker_officer.evals.target import Target
 
 T = TypeVar("T")
@@ -52,7 +54,13 @@ _SHOWN = 300
 
 
 async def run_benchmark(
-    sat: Sat, task: Task, target: Target, *, at: Path | None, done: Callable[[], None] = lambda: None
+    sat: Sat,
+    task: Task,
+    target: Target,
+    *,
+    at: Path | None,
+    done: Callable[[], None] = lambda: None,
+    against: Against | None = None,
 ) -> EvalResult:
     """Return what `target` scored on a task; Inspect's own log is kept in `at`.
 
@@ -62,6 +70,7 @@ async def run_benchmark(
         target: the opened target.
         at: folder for Inspect's log, and for the samples that are kept; None keeps none.
         done: called after each sample, also for those that were kept.
+        against: a card to compare with while the task is sat, and to stop once that is decided.
 
     Raises:
         EvalError: the task cannot be loaded, a sample is missing, all failed, or a judge is unbound.
@@ -71,10 +80,17 @@ async def run_benchmark(
             f"{sat.name}: what the model writes runs on this machine, with your rights and your environment",
             stacklevel=2,
         )
-    return await _in_thread(lambda: _sit(sat, task, target, at, done))
+    return await _in_thread(lambda: _sit(sat, task, target, at, done, against))
 
 
-async def _sit(sat: Sat, task: Task, target: Target, at: Path | None, done: Callable[[], None]) -> EvalResult:
+async def _sit(
+    sat: Sat,
+    task: Task,
+    target: Target,
+    at: Path | None,
+    done: Callable[[], None],
+    against: Against | None,
+) -> EvalResult:
     from inspect_ai.model import GenerateConfig, get_model
 
     from tinker_officer.evals.inspect_model import CONNECTIONS, model_for
@@ -89,30 +105,34 @@ async def _sit(sat: Sat, task: Task, target: Target, at: Path | None, done: Call
         role: get_model(f"tinker_officer_unbound/{role}", memoize=False) for role in JUDGES
     }
     roles |= {role: open_judge(role, name) for role, name in sat.roles.items()}
-    for _ in kept.samples:
+    grades = Grades.of(sat, task)
+    stop = Stop.of(against, sat.name, shown, grades, epochs_of(task))
+    for sample in kept.samples:
+        stop.add(sample)
         done()
 
     def listener(sample: EvalSample) -> None:
-        kept.add(_ended(sample, shown.get(str(sample.id), "")), api.used)
+        ended = _ended(sample, shown.get(str(sample.id), ""))
+        kept.add(ended, api.used)
+        stop.add(ended)
         done()
 
-    parts = _to_sit(task, kept.missing())
+    parts = [stop.watching(part) for part in _to_sit(task, kept.missing())]
     config = {"max_connections": CONNECTIONS, "max_tokens": sat.max_tokens, "temperature": sat.temperature}
     if parts:
         logs = await _evaluate(
             parts, model, roles, at, listener, {k: v for k, v in config.items() if v is not None}, sat.sandbox
         )
         _finished(sat, api, roles, logs)
-    if len(kept.samples) != len(shown) * epochs_of(task):
+    if len(kept.samples) != len(shown) * epochs_of(task) and not stop.decided:
         raise EvalError(
             f"the samples of {sat.name!r} do not add up",
             got=f"{len(kept.samples)} samples completed or errored",
             need=f"{len(shown)} items, {epochs_of(task)} times each",
             fix="run it again; Inspect's log holds the details",
         )
-    grades = Grades.of(sat, task)
     return EvalResult.from_items(
-        grades.items(kept.samples),
+        stop.items(kept.samples),
         name=sat.name,
         layer="benchmark",
         metric="accuracy",
@@ -126,6 +146,7 @@ async def _sit(sat: Sat, task: Task, target: Target, at: Path | None, done: Call
             "output_tokens": sum(sample.tokens for sample in kept.samples),
             "seconds": time.monotonic() - started,
         },
+        race=stop.found(),
     )
 
 

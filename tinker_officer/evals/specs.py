@@ -260,7 +260,9 @@ class Benchmark:
         task = benchmarks.load_task(sat)
 
         async def run(target: Target, context: Context) -> EvalResult:
-            return await benchmarks.run_benchmark(sat, task, target, at=context.at, done=context.done)
+            return await benchmarks.run_benchmark(
+                sat, task, target, at=context.at, done=context.done, against=context.against
+            )
 
         n = len(task.dataset) * benchmarks.epochs_of(task)
         return Prepared(n, run, lambda: texts.of_task(task))
