@@ -1,7 +1,8 @@
 """What was used, hour by hour: tokens trained, read and sampled, and checkpoints saved.
 
 The numbers that a bill would be made of, so that costs and budgets can be tested without one. Counted is what
-was asked for: a prompt once a request, also where requests share its computation, and never as cached.
+was asked for: a prompt once a request, also where requests share its computation, and never as cached;
+`forward` as `forward_backward`. The numbers begin anew with each start of the engine.
 """
 
 from __future__ import annotations
