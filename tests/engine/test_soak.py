@@ -216,12 +216,8 @@ def test_memory_stays_flat_under_a_mixed_load(own_engine: LocalEngine, tiny_mode
         rest.delete_checkpoint(client.model_id, "weights/kept").result()
         service.close("success").result()
         rounds += 1
-        sizes.append(
-            (
-                time.monotonic() - began,
-                int(resident.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE"),
-            )
-        )
+        pages = int(resident.read_text(encoding="ascii").split()[1])
+        sizes.append(pages * os.sysconf("SC_PAGE_SIZE"))
     third = len(sizes) // 3
     early, late = max(sizes[third : 2 * third]), max(sizes[2 * third :])
     print(f"{rounds} rounds, resident memory {early / 1e6:.0f} MB, then {late / 1e6:.0f} MB")
