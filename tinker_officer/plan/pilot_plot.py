@@ -55,8 +55,9 @@ def _arms(axes: Any, fit: PilotFit) -> None:
 def _answer(axes: Any, fit: PilotFit) -> None:
     if fit.learning_rate is None or fit.interval is None or fit.curvature is None or fit.lowest is None:
         axes.text(
-            0.5, 0.96, f"refused: {fit.refused}", transform=axes.transAxes, ha="center", va="top", fontsize=8
-        )
+            0.5, 0.96, f"refused: {fit.refused}", transform=axes.transAxes, ha="center", va="top", fontsize=8,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 2},  # over the line of the untrained loss
+        )  # fmt: skip
         return
     low, high = fit.interval
     axes.axvspan(low, high, color=_BAND, alpha=0.25, label=f"best rate, {low:.1e} to {high:.1e}")
