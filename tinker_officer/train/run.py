@@ -100,7 +100,9 @@ class Run:
 
     plan: LoRAPlan = attrs.field(validator=_planned)
     name: str = attrs.field(validator=_named, kw_only=True)
-    objective: Known = attrs.field(kw_only=True)
+    objective: Known = attrs.field(
+        default=attrs.Factory(lambda run: objectives.of_plan(run.plan), takes_self=True), kw_only=True
+    )
     given: Any = attrs.field(default=None, kw_only=True, eq=False)
     decay: Schedule = attrs.field(factory=Schedule, kw_only=True)
     adam: Adam = attrs.field(factory=Adam, kw_only=True)
@@ -117,10 +119,6 @@ class Run:
         ),
         kw_only=True,
     )
-
-    @objective.default
-    def _of_plan(self) -> Known:
-        return objectives.of_plan(self.plan)
 
     def __attrs_post_init__(self) -> None:
         """Refuse a metric that the suite does not measure, and a budget that cannot be counted."""
