@@ -24,6 +24,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 _HOME = tempfile.TemporaryDirectory(prefix="tinker-officer-tests-")
 os.environ["TINKER_OFFICER_HOME"] = _HOME.name
+# Before any test imports datasets, inspect_ai or inspect_evals: they read these once.
+for _name in ("HF_DATASETS_CACHE", "INSPECT_EVALS_CACHE_DIR", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
+    os.environ[_name] = str(Path(_HOME.name) / _name.lower())
+os.environ["INSPECT_CACHE_DIR"] = str(Path(_HOME.name) / "generate")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

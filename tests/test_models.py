@@ -361,7 +361,7 @@ def test_loading_a_local_tokenizer_asks_no_network(tiny_model, tmp_path):
     environment = {"HF_HUB_OFFLINE": "0", "PATH": "", "HF_HOME": str(tmp_path)}
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    assert float(done.stdout.splitlines()[-1]) < 5.0
+    assert float(done.stdout.splitlines()[-1]) < 30.0  # retries of the network take over a minute
 
 
 def test_a_gated_tokenizer_is_asked_of_the_cookbook_and_refused_offline():

@@ -1,9 +1,7 @@
-"""Inspect's caches in a temporary folder, and checkpoints of the tiny model."""
+"""Checkpoints of the tiny model."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,12 +10,6 @@ import pytest
 
 if TYPE_CHECKING:
     from tinker_officer import LocalEngine
-
-# Before datasets, inspect_ai and inspect_evals are imported: they read these once.
-_CACHE = tempfile.TemporaryDirectory(prefix="tinker-officer-inspect-")
-for _name in ("HF_DATASETS_CACHE", "INSPECT_EVALS_CACHE_DIR", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
-    os.environ[_name] = str(Path(_CACHE.name) / _name.lower())
-os.environ["INSPECT_CACHE_DIR"] = str(Path(_CACHE.name) / "generate")
 
 
 @pytest.fixture(scope="session")

@@ -15,11 +15,18 @@ from tinker_officer import EvalSuite
 from tinker_officer.errors import EvalError
 from tinker_officer.evals.deadline import Deadline
 from tinker_officer.evals.scorecard import EvalResult
+from tinker_officer.testing import tiny_model as make
 
 
 @pytest.fixture(scope="module", autouse=True)
 def seeded() -> None:
     public_data.write_all()
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model whose context holds five examples and a question."""
+    return make(tmp_path_factory.mktemp("models") / "tiny-llama", context=8192)
 
 
 def sit(tiny_model: Path, task: str, answer: Callable[[str], str], **options: Any) -> EvalResult:

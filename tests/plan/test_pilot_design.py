@@ -23,6 +23,7 @@ SHAPES = ((0.17, 0.18), (0.28, 0.36), (0.44, 0.61), (0.62, 0.91), (0.79, 1.28))
 @pytest.fixture(scope="module")
 def simulation() -> ModuleType:
     path = Path(__file__).parents[2] / "bench/pilot_simulation.py"
+    sys.path.append(str(path.parent))  # as when it runs as a script: it imports its neighbour
     spec = importlib.util.spec_from_file_location("pilot_simulation", path)
     assert spec is not None
     assert spec.loader is not None
