@@ -69,6 +69,13 @@ def test_the_sweep_is_extended_at_an_edge_at_most_twice() -> None:
     assert next_rate(dict.fromkeys(RATES), 0) is None
 
 
+def test_a_parabola_below_zero_is_refused() -> None:
+    """Between a loss of 0.1 and a cliff of 5 no parabola is the curve: its lowest point would be negative."""
+    found = answer(measured({1e-3: 1.0, 2e-3: 0.1, 4e-3: 5.0}))
+    assert found.learning_rate is None
+    assert "below zero" in str(found.refused)
+
+
 def test_beside_a_rate_that_diverged_the_sweep_goes_half_way() -> None:
     """Where 2e-3 diverged and 1e-3 is the best, the next is between them."""
     losses: dict[float, float | None] = {**{rate: 1 - rate for rate in RATES}, 2e-3: None}

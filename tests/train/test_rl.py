@@ -117,6 +117,12 @@ def test_a_wrong_setting_is_refused_where_it_is_written(
         run.rl(evens(), max_tokens=6, **settings)
 
 
+def test_a_spike_guard_is_refused(tiny_model: Path) -> None:
+    """A reward that leaps up is luck or success, never a batch to leave out."""
+    with pytest.raises(RunError, match="a guard watches the loss"):
+        make_run(tiny_model).guard("skip")
+
+
 def test_a_plan_for_rl_needs_environments(tiny_model: Path) -> None:
     """A run whose plan and objective differ says so before it starts."""
     plan = LoRAPlan.for_(str(tiny_model)).rl(120, group_size=4)

@@ -151,6 +151,9 @@ def answer(measured: Measured, stopped: Sequence[float] = (), *, seed: int = 0) 
     if any(rate <= rates[best + 1] * SPACING and rate > rates[best] for rate in stopped):
         doubts.append(f"{min(rate for rate in stopped if rate > rates[best]):.1e} diverged")
     bottom = float(y[best]) - 0.5 * float(curvature[0]) * (float(x[best]) - at) ** 2
+    if bottom < 0:
+        why = f"the parabola falls to {bottom:.2g} nats, below zero: the losses beside the best are a cliff"
+        return Answer(None, None, float(curvature[0]), noise, refused=why)
     return Answer(math.exp(at), interval, float(curvature[0]), noise, lowest=bottom, doubts=tuple(doubts))
 
 

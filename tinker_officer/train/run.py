@@ -125,6 +125,13 @@ class Run:
         if self.evaluation is not None:
             check_metrics(self)
         check_price(self)
+        if self.spikes is not None and self.objective.method == "rl":
+            raise RunError(
+                "a guard watches the loss, and RL has none that tells harm from luck",
+                got=f"{self.spikes.action!r} for a run that trains on rewards",
+                need="a run whose loss is to fall; for RL, an evaluation and stop_early(...)",
+                fix='run.evaluate(suite, every=10).stop_early(on="tickets/score")',
+            )
 
     def sft(self, *, reduction: str = "token", data: SupervisedDataset | None = None) -> Self:
         """Return a copy that trains by supervised fine-tuning, replacing any objective.
@@ -166,7 +173,7 @@ class Run:
         """Return a copy that trains on rewards, at a constant rate, replacing objective and schedule.
 
         Args:
-            data: a cookbook `RLDataset`, or a sequence of its `EnvGroupBuilder`s, gone over as often as the
+            data: a cookbook `RLDataset`, or a sequence of its group builders, gone over as often as the
                 plan's steps ask for; a sequence is shuffled by the run's seed.
             max_tokens: of one answer.
             loss_fn: `importance_sampling`, `ppo`, `cispo`, `gspo` or `dro`.
@@ -174,7 +181,7 @@ class Run:
             temperature: of the sampling.
             kl_penalty_coef: how much a nat a token away from the reference costs; 0 asks no reference.
             kl_discount_factor: spreads that cost to the tokens before it.
-            kl_reference: a base model or a `tinker://` path; None is the base model of the run.
+            kl_reference: a base model, or the path of a sampler; None is the base model of the run.
             remove_constant_reward_groups: leave out groups whose episodes all earned the same.
             max_steps_off_policy: optimizer steps that samples lag behind; 1 samples the next step's
                 episodes while this one trains, 0 waits for each.
