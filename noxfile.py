@@ -1,6 +1,6 @@
 """Every task of the project, each in an environment that nox makes. `nox -l` lists them.
 
-    nox -s quickstart    set up, then the main job on real data (about six minutes)
+    nox -s quickstart    set up, then the main job on real data (about seven minutes)
     nox -s tests         set up, then every test
 
 The rest: lint, types, docs, bench, soak. All installs go through `constraints.txt`, the set we tested.
