@@ -15,6 +15,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import _page
 import _sweep
 import attrs
 import numpy as np
@@ -28,10 +29,8 @@ from tinker_officer.plan.trials import Cell
 
 HERE = Path(__file__).resolve().parent.parent
 RULE = HERE / "tinker_officer/plan/calibrated.json"
-PAGE = HERE / "docs/explanation/learning-rate.md"
-FIGURE = PAGE.with_suffix(".svg")
+FIGURE = HERE / "docs/explanation/learning-rate.svg"
 SOURCE = "tinker-cookbook's sweep (recipes/chat_sl/results/sft_sweep.md: Tulu 3, batch 128, 780 steps)"
-BEGIN, END = "<!-- bench/calibration.py writes from here -->", "<!-- to here -->"
 CONSTANT = 2e-4  # what tutorials take
 
 
@@ -231,10 +230,7 @@ def main() -> None:
     if arguments.write:
         write_atomic(RULE, json.dumps(rule.to_dict(), indent=2) + "\n")
         draw(rule, judged, FIGURE)
-        text = PAGE.read_text("utf-8")
-        before, rest = text.split(BEGIN)
-        _, after = rest.split(END)
-        write_atomic(PAGE, f"{before}{BEGIN}\n\n{page(rule, judged)}\n\n{END}{after}")
+        _page.write("learning-rate", "calibration", page(rule, judged))
 
 
 if __name__ == "__main__":

@@ -7,14 +7,10 @@ python bench/catalogue.py --write    # after an update of inspect_evals, or of t
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from tinker_officer._files import write_atomic
+import _page
+
 from tinker_officer.evals.catalogue import markdown
-
-
-PAGE = Path(__file__).resolve().parent.parent / "docs/explanation/benchmarks.md"
-BEGIN, END = "<!-- bench/catalogue.py writes from here -->", "<!-- to here -->"
 
 
 def main() -> None:
@@ -24,8 +20,7 @@ def main() -> None:
     found = markdown()
     print(found)
     if parser.parse_args().write:
-        head, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-        write_atomic(PAGE, f"{head}{BEGIN}\n{found}\n{END}{rest.partition(END)[2]}")
+        _page.write("benchmarks", "catalogue", found)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,11 @@ Beside it stands Wald's interval, which is what a hand-made gate tends to use.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+import _page
 import numpy as np
 from numpy.typing import NDArray
 
-from tinker_officer._files import write_atomic
 from tinker_officer.evals.scorecard import EvalResult, Item, Scorecard
 from tinker_officer.registry.evidence import binary_loss
 from tinker_officer.registry.gate import Gate
@@ -25,8 +24,6 @@ from tinker_officer.registry.verdict import Outcome
 from tinker_officer.stats.paired import mean_difference
 
 
-PAGE = Path(__file__).resolve().parent.parent / "docs/explanation/gate.md"
-BEGIN, END = "<!-- bench/gate.py writes from here -->", "<!-- to here -->"
 N = (50, 164, 300, 1000, 2000)
 DISCORDANCE = (0.04, 0.1, 0.2, 0.4)
 MARGINS = (0.01, 0.02, 0.03, 0.05)
@@ -135,9 +132,7 @@ def main() -> None:
     found = report(asked.draws)
     print(found)
     if asked.write:
-        text = PAGE.read_text("utf-8")
-        head, tail = text.partition(BEGIN)[0], text.partition(END)[2]
-        write_atomic(PAGE, f"{head}{BEGIN}\n{found}\n{END}{tail}")
+        _page.write("gate", "gate", found)
 
 
 if __name__ == "__main__":

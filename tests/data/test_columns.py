@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import pickle
 from pathlib import Path
 
@@ -61,7 +60,7 @@ def test_a_column_goes_to_another_process():
     assert np.array_equal(pickle.loads(pickle.dumps(column)), column)
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")  # noqa: PTH112
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
 def test_a_column_leaves_nothing_behind():
     """A column that is dropped leaves no open file, and no file in the cache."""
     gc.collect()

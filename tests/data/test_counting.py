@@ -200,17 +200,17 @@ def test_any_partition_merges_to_the_same_counts(corpus, tiny_model, cuts, too_l
         measure.measure_rows(corpus._select(np.arange(start, stop)), tiny_model, **rules)
         for start, stop in itertools.pairwise(edges)
     ]
-    named = {"train_on": "last", "renderer_name": "chatml"}
-    merged = measure.RowCounts.merged(parts).summed(**named)
-    assert merged == whole.summed(**named)
+    merged = measure.RowCounts.merged(parts).summed()
+    assert merged == whole.summed()
     assert merged.duplicates > 10
 
 
-def test_parts_under_other_limits_do_not_merge(corpus, tiny_model):
-    """Parts that were measured under different limits are refused, and so are no parts."""
-    parts = [measure.measure_rows(corpus, tiny_model, max_length=limit) for limit in (20, 30)]
-    with pytest.raises(DataError, match="cannot be merged"):
-        measure.RowCounts.merged(parts)
+def test_parts_under_other_rules_do_not_merge(corpus, tiny_model):
+    """Parts that were measured under different rules are refused, and so are no parts."""
+    for other in ({"max_length": 30}, {"max_length": 20, "train_on": "all"}):
+        parts = [measure.measure_rows(corpus, tiny_model, **rules) for rules in ({"max_length": 20}, other)]
+        with pytest.raises(DataError, match="cannot be merged"):
+            measure.RowCounts.merged(parts)
     with pytest.raises(DataError, match="no parts"):
         measure.RowCounts.merged([])
 

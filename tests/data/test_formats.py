@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tinker_officer.data.formats import RowError, normalise
+from tinker_officer.data.formats import normalise
+from tinker_officer.data.messages import RowError
 
 
 def said(row, shape=None):

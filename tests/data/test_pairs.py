@@ -10,7 +10,7 @@ import pytest
 
 from tinker_officer import Conversations, PairCounts, Pairs
 from tinker_officer.data import render
-from tinker_officer.data.formats import RowError
+from tinker_officer.data.messages import RowError
 from tinker_officer.data.pair_counts import measure_pairs
 from tinker_officer.data.pair_formats import normalise
 from tinker_officer.errors import DataError

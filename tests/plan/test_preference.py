@@ -98,6 +98,13 @@ def test_conversations_cannot_be_preferences() -> None:
         BASE.reward_model(Conversations.from_list(rows))  # type: ignore[arg-type] - wrong on purpose
 
 
+def test_preferences_cannot_be_conversations() -> None:
+    """Pairs can be measured too, but not for SFT: the error says what to load instead."""
+    pairs = Pairs.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}])
+    with pytest.raises(PlanError, match=r"sft\(Conversations.from_jsonl"):
+        BASE.sft(pairs)  # type: ignore[arg-type] - wrong on purpose
+
+
 @pytest.mark.parametrize(
     "bad", [{"pairs": -1}, {"pairs": 1.5}, {"pairs": 3, "duplicates": 4}, {"pairs": 3, "total": -1}]
 )

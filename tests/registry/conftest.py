@@ -9,6 +9,7 @@ import pytest
 
 from tinker_officer.evals.scorecard import EvalResult, Item, Scorecard
 from tinker_officer.registry.registry import Registry
+from tinker_officer.registry.values import Version
 from tinker_officer.train.checkpoints import Checkpoint
 from tinker_officer.train.result import RunResult
 
@@ -91,3 +92,21 @@ def result() -> Callable[..., RunResult]:
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
     return Registry.open(tmp_path / "models.db")
+
+
+@pytest.fixture
+def three(
+    card: Callable[..., Scorecard], binary: Callable[..., EvalResult]
+) -> Callable[[Registry], tuple[Version, ...]]:
+    """What registers three versions of one model: fair, bad and good, by what their cards say."""
+    scores = {"fair": [1, 0] * 500, "bad": [0] * 900 + [1] * 100, "good": [1] * 900 + [0] * 100}
+    return lambda registry: tuple(
+        registry.register(target, card(binary(made), target=target), name="tickets")
+        for target, made in scores.items()
+    )
+
+
+@pytest.fixture
+def models(registry: Registry, three: Callable[[Registry], tuple[Version, ...]]) -> tuple[Version, ...]:
+    """The fair, the bad and the good version, in a registry of the test's own."""
+    return three(registry)

@@ -20,8 +20,11 @@ def counted(b: int, c: int, n: int) -> Pairs:
 
 @pytest.mark.parametrize(
     ("n", "discordance", "margin"),
-    [(50, 0.04, 0.03), (164, 0.10, 0.03), (300, 0.20, 0.05), (1000, 0.10, 0.02)],
-)
+    [
+        (50, 0.04, 0.03), (164, 0.04, 0.03), (164, 0.10, 0.03), (164, 0.20, 0.05), (300, 0.20, 0.05),
+        (1000, 0.10, 0.02), (1000, 0.40, 0.01),
+    ],
+)  # fmt: skip
 def test_a_damage_equal_to_the_margin_passes_no_more_often_than_it_may(n, discordance, margin):
     """Simulated at a true damage of the margin, a false PASS comes in at most 3 % (nominal: 2.5 %)."""
     chances = [(discordance + margin) / 2, (discordance - margin) / 2, 1 - discordance]
@@ -49,7 +52,7 @@ def test_the_n_that_would_decide_decides():
     """At the rates seen, the named number of pairs decides, and half of it does not."""
     for b, c, n, margin in ((1, 1, 40, 0.02), (8, 5, 200, 0.05), (0, 0, 10, 0.01), (30, 10, 300, 0.02)):
         pairs = counted(b, c, n)
-        needed = pairs.n_to_decide(margin, 0.95)
+        needed = pairs.n_to_decide(pairs.loss(0.95), margin)
 
         def decided(size, *, b=b, c=c, n=n, margin=margin):
             found = counted(-(-b * size // n), -(-c * size // n), size).loss(0.95)
@@ -62,7 +65,8 @@ def test_the_n_that_would_decide_decides():
 
 def test_a_loss_on_the_margin_is_never_decided():
     """When the loss seen equals the margin, no number of items is named."""
-    assert counted(20, 10, 500).n_to_decide(0.02, 0.95) is None
+    pairs = counted(20, 10, 500)
+    assert pairs.n_to_decide(pairs.loss(0.95), 0.02) is None
     assert scaled_n(100, 0.1, 0.0) is None
     assert scaled_n(100, 0.1, 0.05) == 400
 

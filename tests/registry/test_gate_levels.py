@@ -3,25 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from tinker_officer.registry.evidence import Pairs, binary_loss
 from tinker_officer.registry.gate import Gate
 from tinker_officer.registry.judge import _holm
 from tinker_officer.registry.verdict import Outcome
-
-
-@pytest.mark.parametrize(
-    ("n", "discordance", "margin"),
-    [(50, 0.04, 0.03), (164, 0.04, 0.03), (164, 0.2, 0.05), (1000, 0.1, 0.02), (1000, 0.4, 0.01)],
-)
-def test_a_model_as_bad_as_the_margin_forbids_passes_at_most_three_times_in_a_hundred(n, discordance, margin):
-    """At a true damage equal to the margin, 20,000 simulated models pass at most 3 % of the time."""
-    rng = np.random.default_rng(7)
-    shares = [(discordance + margin) / 2, (discordance - margin) / 2, 1 - discordance]
-    counts, times = np.unique(rng.multinomial(n, shares, size=20_000)[:, :2], axis=0, return_counts=True)
-    passed = np.array([binary_loss(int(b), int(c), n, 0.95).high <= margin for b, c in counts])
-    assert times[passed].sum() / 20_000 <= 0.03
 
 
 def test_the_gate_decides_by_that_very_interval(card, binary):

@@ -67,6 +67,13 @@ def test_the_planned_margin_of_an_nll_is_decided_as_often_as_it_says():
     assert np.mean(passed) > 0.75
 
 
+def test_an_anchor_doubles_what_must_pass_and_so_the_items_needed():
+    """Every guardrail is held twice, and the chance that all pass is shared among twice as many."""
+    gate = Gate.not_worse(margin=0.05)
+    once, twice = (one.plan(suite()).lines[1].n_needed for one in (gate, gate.anchor("m@1")))
+    assert once < twice < 2 * once
+
+
 def test_an_empty_gate_or_suite_decides_nothing_and_bad_assumptions_are_refused():
     """A plan with no line never says yes."""
     assert not Gate().plan(suite()).decides

@@ -109,6 +109,9 @@ def test_a_trained_adapter_leaves_in_peft_format_with_its_digests(registry, tiny
     run = attrs.evolve(result(), base_model=str(tiny_model))
     best = attrs.evolve(run.best, sampler_path=sampler, base_model=str(tiny_model))
     version = registry.register(attrs.evolve(run, best=best), name="m")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError):
+        registry.export_peft(version, to=tmp_path / "peft", adapter=tmp_path / "empty")
     folder = registry.export_peft(version, to=tmp_path / "peft", adapter=stored, actor="ada")
     assert json.loads((folder / "adapter_config.json").read_text())["r"] == 4
     move = registry.history("m")[-1]
@@ -168,7 +171,6 @@ def test_a_signed_head_holds_and_a_changed_one_does_not(told, tmp_path):
 def test_mlflow_mirrors_versions_figures_and_channels_one_way(told, tmp_path):
     """What is new is added once, aliases follow the channels, and what others set in MLflow is left alone."""
     mlflow = pytest.importorskip("mlflow", reason="the extra mlflow is not installed")
-    pytest.importorskip("sqlalchemy")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     assert told.to_mlflow(uri) == 2
     assert told.to_mlflow(uri) == 0

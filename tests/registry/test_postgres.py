@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -32,8 +31,6 @@ pytestmark = [
     ),
 ]
 
-GOOD, FAIR, BAD = [1] * 900 + [0] * 100, [1, 0] * 500, [0] * 900 + [1] * 100
-
 
 @pytest.fixture(scope="module")
 def server():
@@ -49,13 +46,10 @@ def database(server, request):
     return server.create(f"d{abs(hash(request.node.name))}")
 
 
-def test_the_main_job_runs_in_postgres_as_in_sqlite(database, tmp_path, card, binary):
+def test_the_main_job_runs_in_postgres_as_in_sqlite(database, tmp_path, three):
     """Register, refuse, promote, roll back, search, verify: then moved to SQLite and back, hash for hash."""
     with Registry.open(database) as registry:
-        fair, bad, good = (
-            registry.register(target, card(binary(scores), target=target), name="tickets")
-            for target, scores in (("fair", FAIR), ("bad", BAD), ("good", GOOD))
-        )
+        fair, bad, good = three(registry)
         gate = Gate.not_worse(margin=0.02)
         registry.promote(fair, to="production", gate=gate, actor="ci", key="k")
         assert registry.promote(fair, to="production", gate=gate, actor="ci", key="k").kind == "promoted"
@@ -114,10 +108,10 @@ def test_what_is_not_ours_is_left_untouched(server, database):
 
 
 WRITER = """
-import sys, time
+import os, sys, time
 from tinker_officer.errors import RegistryError
 from tinker_officer.registry.registry import Registry
-where, name, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+where, name, count, stop = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
 
 def insist(call):
     until = time.monotonic() + 180
@@ -132,6 +126,8 @@ def insist(call):
 
 registry = insist(lambda: Registry.open(where))
 for number in range(count):
+    if os.path.exists(stop):
+        break
     version = insist(lambda: registry.register(f"{name}-{number}", name="shared"))
     key = f"{name}-{number}"
     move = insist(lambda: registry.promote(version, to="staging", actor=name, key=key))
@@ -139,22 +135,25 @@ for number in range(count):
 """
 
 
-def writers(where, count, *, each):
-    return [
-        subprocess.Popen(
-            [sys.executable, "-c", WRITER, where, f"w{n}", str(each)], stdout=subprocess.PIPE, text=True
-        )
-        for n in range(count)
-    ]
+def writers(where, count, *, each, told, stop=""):
+    """Start `count` writers of at most `each` versions, who tell of each in a file of their own in `told`."""
+    processes = []
+    for n in range(count):
+        command = [sys.executable, "-c", WRITER, where, f"w{n}", str(each), str(stop)]
+        with (told / f"told-{n}").open("wb") as file:
+            processes.append(subprocess.Popen(command, stdout=file))
+    return processes
 
 
-def check(where, processes, each):
-    lines = [line for one in processes for line in one.communicate(timeout=300)[0].splitlines()]
+def check(where, processes, told):
+    """Wait for the writers, hold what they were promised against what is there; return how much it was."""
+    for process in processes:
+        process.wait(timeout=300)
+    lines = [line for n in range(len(processes)) for line in (told / f"told-{n}").read_text().splitlines()]
     assert [one.returncode for one in processes] == [0] * len(processes)
     registry = Registry.open(where)
     versions = registry.versions("shared")
     moves = {move.seq: move for move in registry.history("shared")}
-    assert len(lines) == len(processes) * each
     for line in lines:
         version, seq = line.split()
         assert moves[int(seq)].version == version
@@ -164,27 +163,23 @@ def check(where, processes, each):
     return len(lines)
 
 
-def test_processes_that_start_at_once_make_one_registry_and_lose_nothing(database):
+def test_processes_that_start_at_once_make_one_registry_and_lose_nothing(database, tmp_path):
     """All meet an empty database: one makes the tables, and every version is numbered without a gap."""
-    assert check(database, writers(database, 4, each=5), 5) == 20
+    assert check(database, writers(database, 4, each=5, told=tmp_path), tmp_path) == 20
 
 
 @pytest.mark.soak
-def test_twenty_restarts_under_load_lose_no_acknowledged_event(database, server):
+def test_twenty_restarts_under_load_lose_no_acknowledged_event(database, server, tmp_path):
     """The server dies (immediate shutdown) and comes back twenty times; keys make every retry safe."""
-    processes = writers(database, 8, each=60)
-    restarts = 0
-
-    def restart():
-        nonlocal restarts
-        while restarts < 20:
+    stop = tmp_path / "stop"
+    processes = writers(database, 8, each=10_000, told=tmp_path, stop=stop)
+    try:
+        for _ in range(20):
             time.sleep(1.0)
             server.restart()
-            restarts += 1
-
-    thread = threading.Thread(target=restart)
-    thread.start()
-    thread.join()
-    still = sum(process.poll() is None for process in processes)
-    total = check(database, processes, 60)
-    print(json.dumps({"restarts": restarts, "acknowledged": total, "lost": 0, "writers still busy": still}))
+            assert [process.poll() for process in processes] == [None] * 8, "a writer gave up"
+    finally:
+        stop.touch()
+    total = check(database, processes, tmp_path)
+    print(json.dumps({"restarts": 20, "acknowledged": total, "lost": 0}))
+    assert total

@@ -21,15 +21,6 @@ FOUR_PARTS = r"(?s)got:.*need:.*fix:"
 GOOD, FAIR, BAD = [1] * 900 + [0] * 100, [1, 0] * 500, [0] * 900 + [1] * 100
 
 
-@pytest.fixture
-def models(registry, card, binary):
-    """Three versions of one model: fair, bad and good, by what their cards say."""
-    return tuple(
-        registry.register(target, card(binary(scores), target=target), name="tickets")
-        for target, scores in (("fair", FAIR), ("bad", BAD), ("good", GOOD))
-    )
-
-
 def test_a_result_is_registered_with_everything_that_made_it(registry, result, card, binary):
     """The version holds the checkpoint that the card was made on, the plan, data, figures and provenance."""
     run = result()
@@ -224,6 +215,8 @@ def test_a_retired_version_leaves_every_channel_and_is_never_fallen_back_on(regi
         registry.promote(good, to="production", gate=GATE, actor="ci")
     with pytest.raises(RegistryError, match="retired, not promoted"):
         registry.promote(bad, to="retired", actor="ci")
+    with pytest.raises(RegistryError, match="retired is not rolled back"):
+        registry.rollback("retired", name="tickets", actor="ada", reason="cleared")
     registry.promote(good, to="production", gate=GATE, actor="ada", reason="cleared", override=True)
     assert registry.current("production") == good
     assert registry.current("retired") == fair

@@ -57,15 +57,15 @@ def recorded(path, log, *, synchronous):  # noqa: C901 - a VFS and a driver in o
             self.name = Path(name.filename() if isinstance(name, apsw.URIFilename) else name).name
             super().__init__("", name, flags)
 
-        def xWrite(self, data, offset):  # noqa: N802
+        def xWrite(self, data, offset):  # noqa: N802 - apsw's name
             log.append(("write", self.name, offset, bytes(data)))
             super().xWrite(data, offset)
 
-        def xTruncate(self, size):  # noqa: N802
+        def xTruncate(self, size):  # noqa: N802 - apsw's name
             log.append(("truncate", self.name, size, b""))
             super().xTruncate(size)
 
-        def xSync(self, flags):  # noqa: N802
+        def xSync(self, flags):  # noqa: N802 - apsw's name
             log.append(("sync", self.name, 0, b""))
             super().xSync(flags)
 
@@ -73,10 +73,10 @@ def recorded(path, log, *, synchronous):  # noqa: C901 - a VFS and a driver in o
         def __init__(self):
             super().__init__("recording", "")
 
-        def xOpen(self, name, flags):  # noqa: N802
+        def xOpen(self, name, flags):  # noqa: N802 - apsw's name
             return File(name, flags)
 
-        def xDelete(self, name, sync_folder):  # noqa: N802
+        def xDelete(self, name, sync_folder):  # noqa: N802 - apsw's name
             log.append(("delete", Path(name).name, int(sync_folder), b""))
             super().xDelete(name, sync_folder)
 

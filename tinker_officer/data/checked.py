@@ -22,8 +22,8 @@ import numpy.typing as npt
 from tinker_officer import _text
 from tinker_officer.data import columns, loading
 from tinker_officer.data.digests import distinct, sha256
-from tinker_officer.data.formats import Json, RowError
 from tinker_officer.data.loading import Kind
+from tinker_officer.data.messages import Json, RowError
 from tinker_officer.data.rows import Store, changed
 from tinker_officer.data.splitting import sides
 from tinker_officer.errors import DataError

@@ -10,22 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 import numpy as np
 
 from tinker_officer.data import formats, loading
 from tinker_officer.data.checked import CheckedRows
-from tinker_officer.data.formats import Json
 from tinker_officer.data.loading import Kind
+from tinker_officer.data.messages import Json
 
 
 if TYPE_CHECKING:
     from tinker_officer.data.measure import TokenCounts
-
-TrainOn = Literal["last", "all"]
-TooLong = Literal["truncate", "drop"]
+    from tinker_officer.data.render import TooLong, TrainOn
 
 
 @attrs.frozen
@@ -113,9 +111,9 @@ class Conversations(CheckedRows[Conversation]):
             ModelError: no such model or renderer.
             DataError: a row cannot be rendered, or a setting is out of range.
         """
-        from tinker_officer.data.measure import measure
+        from tinker_officer.data.measure import measure_rows
 
-        return measure(
+        rows = measure_rows(
             self,
             base_model,
             max_length=max_length,
@@ -125,6 +123,7 @@ class Conversations(CheckedRows[Conversation]):
             progress=progress,
             on=on,
         )
+        return rows.summed()
 
 
 def lines_of(messages: Sequence[Json]) -> Iterator[str]:

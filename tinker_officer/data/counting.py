@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tinker_cookbook.renderers import Renderer
 
     from tinker_officer.data.conversations import Conversation
-    from tinker_officer.data.formats import Json
+    from tinker_officer.data.messages import Json
 
 logger = logging.getLogger(__name__)
 

@@ -32,12 +32,15 @@ def parts(digests: Digests) -> Iterator[tuple[Indices, Indices]]:
     The indices of a part ascend.
     """
     bits = min(max(len(digests) - 1, 0) // BLOCK, (1 << _BYTE) - 1).bit_length()
+    if not bits:
+        yield np.arange(len(digests)), order(digests)
+        return
     begins = np.empty(len(digests), np.uint8)
     for block in blocks(len(digests)):
         begins[block] = digests[block, 0]
-    begins >>= np.uint8(_BYTE - bits) if bits else np.uint8(_BYTE - 1)
+    begins >>= np.uint8(_BYTE - bits)
     for begin in range(1 << bits):
-        indices = np.flatnonzero(begins == begin) if bits else np.arange(len(digests))
+        indices = np.flatnonzero(begins == begin)
         yield indices, order(gathered(digests, indices))
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from tinker_officer.data.conversations import Conversations
 from tinker_officer.data.measure import RowCounts, TokenCounts, measure_rows
-from tinker_officer.data.render import TooLong, TrainOn, default_renderer_name, renderer_for, to_datum
+from tinker_officer.data.render import TooLong, TrainOn, renderer_for, to_datum
 from tinker_officer.data.rows import changed
 
 
@@ -32,8 +32,6 @@ class Examples:
 
     conversations: Conversations
     base_model: str
-    renderer_name: str
-    train_on: TrainOn
     rows: RowCounts
     indices: npt.NDArray[np.intp]
 
@@ -55,17 +53,21 @@ class Examples:
             ModelError: no such model or renderer.
             DataError: a row cannot be rendered, or a setting is out of range.
         """
-        name = renderer_name or default_renderer_name(str(base_model))
         rows = measure_rows(
             conversations,
             base_model,
             max_length=max_length,
             train_on=train_on,
             too_long=too_long,
-            renderer_name=name,
+            renderer_name=renderer_name,
             progress=progress,
         )
-        return cls(conversations, str(base_model), name, train_on, rows, np.flatnonzero(rows.used))
+        return cls(conversations, str(base_model), rows, np.flatnonzero(rows.used))
+
+    @property
+    def renderer_name(self) -> str:
+        """The cookbook's name of the renderer."""
+        return self.rows.renderer_name
 
     @property
     def renderer(self) -> Renderer:
@@ -80,7 +82,7 @@ class Examples:
     @property
     def counts(self) -> TokenCounts:
         """The token counts of all of them."""
-        return self.rows.summed(train_on=self.train_on, renderer_name=self.renderer_name)
+        return self.rows.summed()
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -92,7 +94,9 @@ class Examples:
             DataError: the row is no longer what was measured.
         """
         conversation = self.conversations[int(self.indices[index])]
-        datum = to_datum(conversation, self.renderer, max_length=self.rows.max_length, train_on=self.train_on)
+        datum = to_datum(
+            conversation, self.renderer, max_length=self.rows.max_length, train_on=self.rows.train_on
+        )
         if datum is None:
             raise changed(self.conversations.source, conversation.where, "no trained token is left")
         return datum

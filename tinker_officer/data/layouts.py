@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
-from tinker_officer.data.formats import Json
+from tinker_officer.data.messages import Json
 
 
 if TYPE_CHECKING:

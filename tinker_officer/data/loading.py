@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import json
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, Protocol, Self
+from typing import Any, Protocol
 
 import attrs
 import numpy as np
@@ -18,12 +14,12 @@ import orjson
 
 from tinker_officer._digest import canonical
 from tinker_officer._disk import writing
-from tinker_officer._files import sync_folder
 from tinker_officer._progress import Progress
 from tinker_officer._text import nearest
 from tinker_officer.data import spool
 from tinker_officer.data.columns import Growing
-from tinker_officer.data.formats import RowError
+from tinker_officer.data.messages import RowError
+from tinker_officer.data.quarantine import Quarantine
 from tinker_officer.data.rows import LineStore, SequenceStore, Store, lines, parse_line
 from tinker_officer.errors import DataError
 
@@ -243,54 +239,6 @@ def _lines(
         quarantine.keep()
     store = LineStore(plain, name, offsets.column(), numbers.column(), unit)
     return Loaded(name, shape, store, digests.column(), problems.count)
-
-
-class Quarantine:
-    """The rows that cannot be used, copied to `<path>.quarantine.jsonl`: all of them, or no file at all.
-
-    Each line holds the line's number, the reason, and the line itself, byte for byte: as `raw`, or as
-    `raw_base64` where it is not UTF-8.
-    """
-
-    def __init__(self, path: Path, *, wanted: bool) -> None:
-        self.path = path.with_name(f"{path.name}.quarantine.jsonl")
-        self._wanted = wanted
-        self._file: IO[bytes] | None = None
-        self._temporary = Path()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:  # not kept: nothing half-written stays
-            self._file.close()
-            self._temporary.unlink(missing_ok=True)
-
-    def add(self, number: int, reason: str, line: bytes) -> None:
-        """Copy one line."""
-        if not self._wanted:
-            return
-        if self._file is None:
-            handle, name = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
-            self._file, self._temporary = os.fdopen(handle, "wb"), Path(name)
-        try:
-            raw = {"raw": line.decode()}
-        except UnicodeDecodeError:
-            raw = {"raw_base64": base64.b64encode(line).decode()}
-        record = json.dumps({"line": number, "reason": reason, **raw}, ensure_ascii=False)
-        self._file.write(record.encode(errors="backslashreplace") + b"\n")
-
-    def keep(self) -> None:
-        """Put the file in its place, whole."""
-        if self._file is None:
-            return
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._temporary.chmod(0o644)
-        self._temporary.replace(self.path)
-        sync_folder(self.path.parent)
-        self._file = None
 
 
 def _check_settings(kind: Kind, on_error: str, shape: str | None) -> None:

@@ -13,7 +13,7 @@ import hashlib
 import html
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import attrs
 import numpy as np
@@ -31,9 +31,6 @@ from tinker_officer.data.render import TooLong, TrainOn, default_renderer_name, 
 from tinker_officer.data.spreading import count_on
 from tinker_officer.errors import DataError, ModelError
 
-
-if TYPE_CHECKING:
-    from tinker_officer.data.conversations import Conversations
 
 _FORMAT = 2  # part of the cache's key: raise it when rows are measured differently
 _QUANTILES = (0.0, 0.5, 0.9, 0.99, 1.0)
@@ -135,6 +132,8 @@ class RowCounts:
         digests: of tokens and mask as trained on, shape `(rows, 16)`.
         max_length: the limit that was applied.
         too_long: what was done with longer ones.
+        train_on: which assistant turns are trained on.
+        renderer_name: the cookbook's name of the renderer.
     """
 
     lengths: npt.NDArray[np.int32]
@@ -142,6 +141,8 @@ class RowCounts:
     digests: npt.NDArray[np.uint8]
     max_length: int | None
     too_long: str
+    train_on: TrainOn
+    renderer_name: str
 
     @property
     def over(self) -> npt.NDArray[np.bool_]:
@@ -172,26 +173,25 @@ class RowCounts:
         Exact: `summed` of it is what measuring everything at once gives, copies across parts included.
 
         Raises:
-            DataError: no parts, or parts that were measured under different limits.
+            DataError: no parts, or parts that were measured under different rules.
         """
-        rules = sorted({(str(part.max_length), part.too_long) for part in parts})
+        names = ("max_length", "too_long", "train_on", "renderer_name")
+        rules = {", ".join(f"{name}={getattr(part, name)!r}" for name in names) for part in parts}
         if len(rules) != 1:
             raise DataError(
                 "these counts cannot be merged",
-                got=" and ".join(f"max_length={limit}, too_long={rule!r}" for limit, rule in rules)
-                or "no parts",
-                need="at least one part, all measured under the same limit",
+                got=" and ".join(sorted(rules)) or "no parts",
+                need="at least one part, all measured under the same rules",
                 fix="RowCounts.merged([measure_rows(part, base_model, max_length=1024) for part in parts])",
             )
-        return cls(
-            np.concatenate([part.lengths for part in parts]),
-            np.concatenate([part.trained for part in parts]),
-            np.concatenate([part.digests for part in parts]),
-            parts[0].max_length,
-            parts[0].too_long,
+        return attrs.evolve(
+            parts[0],
+            lengths=np.concatenate([part.lengths for part in parts]),
+            trained=np.concatenate([part.trained for part in parts]),
+            digests=np.concatenate([part.digests for part in parts]),
         )
 
-    def summed(self, *, train_on: str, renderer_name: str) -> TokenCounts:
+    def summed(self) -> TokenCounts:
         """Return the counts over all conversations."""
         used, over, dropped = self.used, self.over, self.dropped
         total = trained = 0
@@ -221,36 +221,10 @@ class RowCounts:
             duplicates=int(used.sum()) + duplicates,
             max_length=self.max_length,
             quantiles=tuple(zip(_QUANTILES, at.tolist(), strict=True)),
-            train_on=train_on,
+            train_on=self.train_on,
             too_long=self.too_long,
-            renderer_name=renderer_name,
+            renderer_name=self.renderer_name,
         )
-
-
-def measure(
-    conversations: Conversations,
-    base_model: str | Path,
-    *,
-    max_length: int | None = None,
-    train_on: TrainOn = "last",
-    too_long: TooLong = "truncate",
-    renderer_name: str | None = None,
-    progress: bool | None = None,
-    on: Any = None,
-) -> TokenCounts:
-    """Return the token counts of `conversations`; see `Conversations.measure`."""
-    name = renderer_name or default_renderer_name(str(base_model))
-    rows = measure_rows(
-        conversations,
-        base_model,
-        max_length=max_length,
-        train_on=train_on,
-        too_long=too_long,
-        renderer_name=name,
-        progress=progress,
-        on=on,
-    )
-    return rows.summed(train_on=train_on, renderer_name=name)
 
 
 def measure_rows(
@@ -299,7 +273,9 @@ def measure_rows(
         else:
             rows = count_on(on, conversations, base_model, renderer_name, **rules)
         kept.save(path, rows, conversations.content_digests)
-    return RowCounts(rows["length"], rows["trained"], rows["digest"], limit, too_long)
+    return RowCounts(
+        rows["length"], rows["trained"], rows["digest"], limit, too_long, train_on, renderer_name
+    )
 
 
 def renderer_identity(base_model: str, renderer_name: str) -> dict[str, Any]:

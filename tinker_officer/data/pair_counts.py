@@ -15,11 +15,9 @@ import numpy.typing as npt
 
 from tinker_officer import _text
 from tinker_officer._fields import one_of, whole
-from tinker_officer.data.conversations import TooLong
 from tinker_officer.data.digests import distinct
 from tinker_officer.data.measure import RowCounts, measure_rows
 from tinker_officer.data.pairs import Answers, Pairs
-from tinker_officer.data.render import default_renderer_name
 from tinker_officer.errors import DataError
 
 
@@ -99,7 +97,11 @@ class PairRows:
 
     chosen: RowCounts
     rejected: RowCounts
-    renderer_name: str
+
+    @property
+    def renderer_name(self) -> str:
+        """The cookbook's name of the renderer."""
+        return self.chosen.renderer_name
 
     @property
     def max_length(self) -> int | None:
@@ -133,26 +135,19 @@ class PairRows:
         )
 
 
-def measure_pairs(
-    pairs: Pairs,
-    base_model: str | Path,
-    *,
-    max_length: int | None = None,
-    too_long: TooLong = "truncate",
-    renderer_name: str | None = None,
-    progress: bool | None = None,
-    on: Any = None,
-) -> PairRows:
+def measure_pairs(pairs: Pairs, base_model: str | Path, **rules: Any) -> PairRows:
     """Return what is known of each pair, from the cache where it was measured before.
+
+    Args:
+        pairs: the pairs.
+        base_model: whose tokenizer and renderer count.
+        **rules: as for `measure_rows`.
 
     Raises:
         ModelError: no such model or renderer.
         DataError: a row cannot be rendered, or a setting is out of range.
     """
-    name = renderer_name or default_renderer_name(str(base_model))
-    rules: Any = {"max_length": max_length, "too_long": too_long, "renderer_name": name}
-    chosen, rejected = (
-        measure_rows(Answers(pairs, side), base_model, progress=progress, on=on, **rules)
-        for side in ("chosen", "rejected")
+    return PairRows(
+        chosen=measure_rows(Answers(pairs, "chosen"), base_model, **rules),
+        rejected=measure_rows(Answers(pairs, "rejected"), base_model, **rules),
     )
-    return PairRows(chosen, rejected, name)

@@ -26,18 +26,8 @@ from typing import Any
 
 import attrs
 
-from tinker_officer.data.formats import (
-    Json,
-    RowError,
-    as_list,
-    kind_of,
-    metadata_of,
-    normal_messages,
-    sharegpt_turns,
-    tools_of,
-    turns_of,
-    with_system,
-)
+from tinker_officer.data.formats import metadata_of, sharegpt_turns, turns_of, with_system
+from tinker_officer.data.messages import Json, RowError, as_list, kind_of, normal_messages, tools_of
 
 
 _PROMPTS = ("prompt", "question", "instruction", "input")

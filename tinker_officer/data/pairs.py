@@ -20,9 +20,9 @@ import numpy.typing as npt
 from tinker_officer._digest import digest
 from tinker_officer.data import pair_formats
 from tinker_officer.data.checked import CheckedRows
-from tinker_officer.data.conversations import Conversation, TooLong, lines_of
-from tinker_officer.data.formats import Json
+from tinker_officer.data.conversations import Conversation, lines_of
 from tinker_officer.data.loading import Kind
+from tinker_officer.data.messages import Json
 
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tinker_cookbook.renderers import Renderer
 
     from tinker_officer.data.pair_counts import PairCounts
+    from tinker_officer.data.render import TooLong
 
 Side = Literal["chosen", "rejected"]
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tinker_officer import _models
 from tinker_officer._text import nearest
-from tinker_officer.data.formats import Json
+from tinker_officer.data.messages import Json
 from tinker_officer.data.remembering import Remembering
 from tinker_officer.data.templates import follows_template
 from tinker_officer.errors import DataError, ModelError

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from tinker_officer.data.formats import RowError
+from tinker_officer.data.messages import RowError
 from tinker_officer.errors import DataError
 
 

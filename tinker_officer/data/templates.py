@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tinker_officer.data.formats import Json
+from tinker_officer.data.messages import Json
 
 
 if TYPE_CHECKING:

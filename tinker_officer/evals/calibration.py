@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import numpy as np
 
-from tinker_officer.data.formats import RowError
+from tinker_officer.data.messages import RowError
 from tinker_officer.errors import DataError, EvalError
 from tinker_officer.evals.cases import Case, load_cases, rows_of
 from tinker_officer.evals.graders import Answer, Grader

@@ -23,7 +23,8 @@ import attrs
 
 from tinker_officer._digest import digest
 from tinker_officer.data.conversations import Conversation, Conversations
-from tinker_officer.data.formats import RowError, normalise
+from tinker_officer.data.formats import normalise
+from tinker_officer.data.messages import RowError
 from tinker_officer.errors import DataError
 
 

@@ -29,7 +29,8 @@ from tinker_officer.evals.scorecard import EvalResult, Item
 if TYPE_CHECKING:
     import tinker
 
-    from tinker_officer.data.conversations import Conversation, Conversations, TrainOn
+    from tinker_officer.data.conversations import Conversation, Conversations
+    from tinker_officer.data.render import TrainOn
     from tinker_officer.evals.target import Target
 
 IN_FLIGHT = 64  # conversations that are scored at once

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
+from tinker_officer.data.conversations import Conversations
 from tinker_officer.data.measure import TokenCounts
 from tinker_officer.data.pair_counts import PairCounts
 from tinker_officer.data.pairs import Pairs
 from tinker_officer.data.render import TooLong, TrainOn
 from tinker_officer.errors import PlanError
+from tinker_officer.plan.agreement import agreed
 from tinker_officer.plan.counts import EpisodeCounts
 from tinker_officer.plan.distill import Distill
 from tinker_officer.plan.numbers import Numbers, Objective
@@ -24,10 +26,12 @@ if TYPE_CHECKING:
 
     from tinker_cookbook.rl.types import EnvGroupBuilder, RLDataset
 
-    from tinker_officer.data.conversations import Conversations
 
 # Stand in while settings are checked.
 _UNMEASURED, _NO_PAIRS_YET = TokenCounts(examples=1, trained=1, total=1), PairCounts(pairs=1)
+
+# The settings that counts depend on.
+_COUNTED_BY = ("max_length", "renderer_name", "train_on", "too_long")
 
 
 @attrs.frozen(repr=False)
@@ -69,7 +73,7 @@ class Methods(Numbers):
             "renderer_name": renderer_name,
             "base_nll": base_nll,
         }
-        return self._on_conversations(Sft, data, settings)
+        return self._on_rows_of(Sft, data, settings)
 
     def prompt_distillation(
         self,
@@ -105,7 +109,7 @@ class Methods(Numbers):
             "renderer_name": renderer_name,
             "base_nll": base_nll,
         }
-        return self._on_conversations(PromptDistillation, data, settings)
+        return self._on_rows_of(PromptDistillation, data, settings)
 
     def dpo(
         self,
@@ -131,8 +135,14 @@ class Methods(Numbers):
             PlanError: there is no pair, a number is out of range, or settings contradict the counts.
             ModelError: the model has no tokenizer or renderer to measure with.
         """
-        settings = {"epochs": epochs, "dpo_beta": dpo_beta}
-        return self._on_pairs(Dpo, data, settings, max_length, too_long, renderer_name)
+        settings = {
+            "epochs": epochs,
+            "dpo_beta": dpo_beta,
+            "max_length": max_length,
+            "too_long": too_long,
+            "renderer_name": renderer_name,
+        }
+        return self._on_rows_of(Dpo, data, settings)
 
     def reward_model(
         self,
@@ -156,7 +166,13 @@ class Methods(Numbers):
             PlanError: there is no pair, a number is out of range, or settings contradict the counts.
             ModelError: the model has no tokenizer or renderer to measure with.
         """
-        return self._on_pairs(RewardModel, data, {"epochs": epochs}, max_length, too_long, renderer_name)
+        settings = {
+            "epochs": epochs,
+            "max_length": max_length,
+            "too_long": too_long,
+            "renderer_name": renderer_name,
+        }
+        return self._on_rows_of(RewardModel, data, settings)
 
     def rl(
         self,
@@ -223,59 +239,29 @@ class Methods(Numbers):
         """Return a copy with this objective; what a pilot measured was measured on another one."""
         return attrs.evolve(self, objective=objective, data=data, pilot_fit=None)
 
-    def _on_conversations(
-        self, kind: type[Sft], data: Conversations | TokenCounts, settings: dict[str, Any]
-    ) -> Self:
+    def _on_rows_of(self, kind: type[Sft | RewardModel], data: Any, settings: dict[str, Any]) -> Self:
+        """Return a copy that learns `kind` from rows or from their counts, settings as the user gave them."""
+        loaded: type[Conversations | Pairs] = Conversations
+        unmeasured: Any = _UNMEASURED
+        if issubclass(kind, RewardModel):
+            loaded, unmeasured = Pairs, _NO_PAIRS_YET
+        asked = {name: settings.pop(name) for name in _COUNTED_BY if name in settings}
+        wanted = {name: value for name, value in asked.items() if value is not None}
+        counted = isinstance(data, type(unmeasured))
         # Settings are checked before an hour of measuring, not after.
-        asked = settings["train_on"], settings["too_long"]
-        filled = settings | {"train_on": asked[0] or "last", "too_long": asked[1] or "truncate"}
-        draft = kind(data if isinstance(data, TokenCounts) else _UNMEASURED, **filled)
-        if isinstance(data, TokenCounts):
-            return self._learning(draft.agreed(*asked))
-        if not hasattr(data, "measure"):
+        draft = kind(data if counted else unmeasured, **settings, **wanted)
+        if counted:
+            return self._learning(agreed(draft, asked))
+        if not isinstance(data, loaded):
             raise PlanError(
                 "a plan cannot be made from this data",
                 got=type(data).__name__,
-                need="Conversations, or TokenCounts",
-                fix=f"LoRAPlan.for_(base_model).{kind.method}(Conversations.from_jsonl('train.jsonl'))",
+                need=f"{loaded.__name__}, or {type(unmeasured).__name__}",
+                fix=f"LoRAPlan.for_(base_model).{kind.method}({loaded.__name__}.from_jsonl('train.jsonl'))",
             )
-        counts = data.measure(
-            self.base_model,
-            max_length=draft.max_length,
-            train_on=draft.train_on,
-            too_long=draft.too_long,
-            renderer_name=draft.renderer_name,
-        )
+        counts: Any = data.measure(self.base_model, **{name: getattr(draft, name) for name in asked})
         measured = attrs.evolve(draft, counts=counts, data_fingerprint=data.fingerprint)
-        return self._learning(measured.agreed(*asked), data)
-
-    def _on_pairs(
-        self,
-        kind: type[RewardModel],
-        data: Pairs | PairCounts,
-        settings: dict[str, Any],
-        max_length: int | None,
-        too_long: TooLong | None,
-        renderer_name: str | None,
-    ) -> Self:
-        rules: Any = {
-            "max_length": max_length,
-            "too_long": too_long or "truncate",
-            "renderer_name": renderer_name,
-        }
-        draft = kind(data if isinstance(data, PairCounts) else _NO_PAIRS_YET, **settings, **rules)
-        if isinstance(data, PairCounts):
-            return self._learning(draft.agreed(too_long))
-        if not isinstance(data, Pairs):
-            raise PlanError(
-                "preferences cannot be planned from this data",
-                got=type(data).__name__,
-                need="Pairs, each a prompt with a chosen and a rejected answer, or PairCounts",
-                fix=f"LoRAPlan.for_(base_model).{kind.method}(Pairs.from_jsonl('preferences.jsonl'))",
-            )
-        counts = data.measure(self.base_model, **rules)
-        measured = attrs.evolve(draft, counts=counts, data_fingerprint=data.fingerprint)
-        return self._learning(measured.agreed(too_long), data)
+        return self._learning(agreed(measured, asked), data)
 
 
 def _same_groups(asked: int | None, said: int | None) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import attrs
 
@@ -11,7 +11,6 @@ from tinker_officer.data.pair_counts import PairCounts
 from tinker_officer.data.render import TooLong
 from tinker_officer.errors import PlanError
 from tinker_officer.plan import advice, capacity, recipes
-from tinker_officer.plan.agreement import agreed
 from tinker_officer.plan.cost import Phase
 from tinker_officer.plan.decision import Brief, Demand, Fact, Setting
 from tinker_officer.plan.recipes import Recipe
@@ -65,19 +64,6 @@ class RewardModel:
                 need="at least one prompt with a chosen and a rejected answer",
                 fix=f".{self.method}(PairCounts(pairs=20_000))",
             )
-
-    def agreed(self, too_long: TooLong | None) -> Self:
-        """Return a copy with the settings that the pairs were really counted with.
-
-        Args:
-            too_long: what the user asked for, or None.
-
-        Raises:
-            PlanError: a setting contradicts the counts.
-        """
-        return agreed(
-            self, {"max_length": self.max_length, "renderer_name": self.renderer_name, "too_long": too_long}
-        )
 
     def brief(self, setting: Setting) -> Brief:
         """Return what the method asks of the arithmetic."""

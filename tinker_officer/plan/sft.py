@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import attrs
 
@@ -18,7 +18,6 @@ from tinker_officer.data.measure import TokenCounts
 from tinker_officer.data.render import TooLong, TrainOn
 from tinker_officer.errors import PlanError
 from tinker_officer.plan import advice, capacity, rates, recipes
-from tinker_officer.plan.agreement import agreed
 from tinker_officer.plan.cost import Phase
 from tinker_officer.plan.decision import Brief, Demand, Fact, Setting
 from tinker_officer.plan.sourced import Sourced
@@ -88,26 +87,6 @@ class Sft:
             + (f"; {', '.join(lost)}" if lost else ""),
             need="at least one example with an assistant's turn inside max_length",
             fix='check the rows with print(train[0]); or .sft(train, max_length=8192, train_on="all")',
-        )
-
-    def agreed(self, train_on: TrainOn | None, too_long: TooLong | None) -> Self:
-        """Return a copy with the settings that the tokens were really counted with.
-
-        Args:
-            train_on: what the user asked for, or None.
-            too_long: what the user asked for, or None.
-
-        Raises:
-            PlanError: a setting contradicts the counts.
-        """
-        return agreed(
-            self,
-            {
-                "max_length": self.max_length,
-                "renderer_name": self.renderer_name,
-                "train_on": train_on,
-                "too_long": too_long,
-            },
         )
 
     @property

@@ -9,6 +9,8 @@ stands on every model card) and `verify` against it.
 from __future__ import annotations
 
 import hashlib
+import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -22,6 +24,23 @@ from tinker_officer.registry.schema import RECORDED, events
 
 GENESIS = "0" * 64
 _AT_ONCE = 1000
+_LAST = sa.select(events.c.seq, events.c.hash, events.c.body).order_by(events.c.seq.desc()).limit(1)
+_INSERT = {name: target.insert() for name, (target, _) in RECORDED.items()}
+_INSERT_EVENT = events.insert()
+
+
+@attrs.frozen
+class End:
+    """The last entry, which the next one follows: its number, its hash and its content."""
+
+    seq: int
+    hash: str
+    body: str
+
+    @property
+    def at(self) -> str:
+        """When it was written; empty before the first."""
+        return str(json.loads(self.body)["at"]) if self.body else ""
 
 
 @attrs.frozen
@@ -52,19 +71,41 @@ def chained(seq: int, prev: str, body: str) -> str:
     return hashlib.sha256(f"{seq}\n{prev}\n{body}".encode()).hexdigest()
 
 
+def end(connection: sa.Connection) -> End:
+    """Return the last entry; one before the first where there is none."""
+    row = connection.execute(_LAST).one_or_none()
+    return End(*row) if row else End(0, GENESIS, "")
+
+
 def head(connection: sa.Connection) -> Audit:
     """Return the last entry's number and hash, unverified."""
-    last = connection.execute(sa.select(events.c.seq, events.c.hash).order_by(events.c.seq.desc()).limit(1))
-    row = last.one_or_none()
-    return Audit(row.seq, row.hash) if row else Audit(0, GENESIS)
+    last = end(connection)
+    return Audit(last.seq, last.hash)
 
 
 def record(
-    connection: sa.Connection, table: str, values: dict[str, Any], *, action: str, actor: str, at: str
+    connection: sa.Connection,
+    table: str,
+    values: dict[str, Any],
+    *,
+    after: End,
+    action: str,
+    actor: str,
+    at: str,
 ) -> None:
-    """Add a row to `table`, and the entry that vouches for it, inside the caller's transaction."""
+    """Add a row to `table`, and the entry that vouches for it, inside the caller's transaction.
+
+    Args:
+        connection: the caller's.
+        table: one of those that the log vouches for.
+        values: the row.
+        after: the last entry as it stands.
+        action: what happened.
+        actor: who did it.
+        at: when.
+    """
     target, key = RECORDED[table]
-    connection.execute(target.insert().values(values))
+    connection.execute(_INSERT[table], values)
     row = [values[column.name] for column in target.columns]
     entry = {
         "action": action,
@@ -75,10 +116,10 @@ def record(
         "table": table,
     }
     body = canonical(entry).decode()
-    last = head(connection)
-    seq = last.entries + 1
+    seq = after.seq + 1
     connection.execute(
-        events.insert().values(seq=seq, prev=last.head, hash=chained(seq, last.head, body), body=body)
+        _INSERT_EVENT,
+        {"seq": seq, "prev": after.hash, "hash": chained(seq, after.hash, body), "body": body},
     )
 
 
@@ -97,15 +138,15 @@ def verify(connection: sa.Connection, *, known_head: str = "") -> Audit:
     """
     import orjson
 
-    vouched: dict[tuple[str, Any], tuple[str, int]] = {}
+    vouched: defaultdict[str, dict[Any, str]] = defaultdict(dict)
     prev, count, seen = GENESIS, 0, not known_head
-    for seq, before, stored, body in _rows(connection, events):
+    for seq, before, stored, body in _rows(connection, sa.select(events).order_by(events.c.seq)):
         count += 1
         if seq != count or before != prev or stored != chained(seq, before, body):
             what = f"entry {count} is missing" if seq != count else "its content or its link was changed"
             raise _broken(f"the audit log is broken at entry {count}", what, sound=count - 1)
         entry = orjson.loads(body)
-        vouched[entry["table"], entry["key"]] = (entry["row"], seq)
+        vouched[entry["table"]][entry["key"]] = entry["row"]
         prev = stored
         if not seen:
             seen = stored.startswith(known_head)
@@ -117,28 +158,43 @@ def verify(connection: sa.Connection, *, known_head: str = "") -> Audit:
     return Audit(count, prev)
 
 
-def _rows(connection: sa.Connection, table: sa.Table) -> Iterator[Any]:
-    """Yield the rows of a table as the driver gives them: there may be a million."""
-    key = next(iter(table.primary_key.columns))
-    cursor = connection.execute(sa.select(table).order_by(key)).cursor
+def _rows(connection: sa.Connection, query: sa.Select[Any]) -> Iterator[Any]:
+    """Yield the rows of a query as the driver gives them: there may be a million."""
+    cursor = connection.execute(query).cursor
     while rows := cursor.fetchmany(_AT_ONCE):
         yield from rows
 
 
-def _verify_rows(connection: sa.Connection, vouched: dict[tuple[str, Any], tuple[str, int]]) -> None:
-    wrong: list[tuple[int, str, str]] = []
+def _verify_rows(connection: sa.Connection, vouched: defaultdict[str, dict[Any, str]]) -> None:
+    """Hold every row against the digest that an entry has of it, in whatever order the rows lie."""
+    found: list[tuple[str, Any, str]] = []
     for name, (table, key) in RECORDED.items():
         place = [column.name for column in table.columns].index(key)
-        for row in _rows(connection, table):
-            expected, seq = vouched.pop((name, row[place]), ("", 0))
+        left = vouched[name]
+        for row in _rows(connection, sa.select(table)):
+            expected = left.pop(row[place], None)
             if row_digest(row) != expected:
-                what = "was changed" if seq else "was added outside the registry"
-                wrong.append((seq, f"{name} row {row[place]!r} {what}", name))
-    wrong.extend((seq, f"{name} row {key!r} was removed", name) for (name, key), (_, seq) in vouched.items())
-    if wrong:
+                found.append(
+                    (name, row[place], "was changed" if expected else "was added outside the registry")
+                )
+    found.extend((name, one, "was removed") for name, left in vouched.items() for one in left)
+    if found:
+        entries = _entries(connection)
+        wrong = [
+            (entries.get((name, key), 0), f"{name} row {key!r} {what}", name) for name, key, what in found
+        ]
         seq, what, name = min(wrong)
         where = f"entry {seq}" if seq else f"no entry of the log names a row of {name}"
         raise _broken(f"the registry does not agree with its audit log: {what}", where, sound=max(0, seq - 1))
+
+
+def _entries(connection: sa.Connection) -> dict[tuple[str, Any], int]:
+    """Return which entry vouches for each row."""
+    entries = {}
+    for seq, _, _, body in _rows(connection, sa.select(events)):
+        entry = json.loads(body)
+        entries[entry["table"], entry["key"]] = seq
+    return entries
 
 
 def _broken(problem: str, got: str, *, sound: int) -> RegistryError:

@@ -28,11 +28,15 @@ COLUMNS = {
 }  # fmt: skip
 
 
+_LAST_PLACE = sa.select(sa.func.max(catalogue.c.place))
+_INSERT, _INSERT_FACT = catalogue.insert(), facts.insert()
+
+
 def add_version(connection: sa.Connection, record: dict[str, Any]) -> None:
     """Add a version that was recorded."""
-    place = (connection.scalar(sa.select(sa.func.max(catalogue.c.place))) or 0) + 1
+    place = (connection.scalar(_LAST_PLACE) or 0) + 1
     row = {name: record.get(name, kind()) for name, kind in COLUMNS.items()}
-    connection.execute(catalogue.insert().values(place=place, **row))
+    connection.execute(_INSERT, {"place": place, **row})
     _add(connection, place, _described(record))
 
 
@@ -76,7 +80,7 @@ def _add(connection: sa.Connection, place: int, found: Iterable[tuple[str, Any]]
         for key, value in found
     ]
     if rows:
-        connection.execute(facts.insert(), rows)
+        connection.execute(_INSERT_FACT, rows)
 
 
 def _figures(card: Scorecard) -> Iterator[tuple[str, float]]:

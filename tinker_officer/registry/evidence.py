@@ -158,13 +158,16 @@ class Pairs:
             confidence=confidence,
         )
 
-    def n_to_decide(self, limit: float, confidence: float) -> int | None:
+    def n_to_decide(self, seen: Estimate, limit: float) -> int | None:
         """Return how many pairs would put the whole interval on one side of `limit`, at the rates seen.
+
+        Args:
+            seen: the loss.
+            limit: what it is held against.
 
         Returns:
             The number, or None when the loss seen lies so near the limit that no number is likely to do.
         """
-        seen = self.loss(confidence)
         if not self.binary:
             return scaled_n(self.n, (seen.high - seen.low) / 2, abs(seen.value - limit))
         from tinker_officer.stats import paired
@@ -173,7 +176,7 @@ class Pairs:
 
         def decided(n: int) -> bool:
             b, c = math.ceil(losses * n / self.n), math.ceil(gains * n / self.n)
-            found = binary_loss(min(b, n - c), c, n, confidence)
+            found = binary_loss(min(b, n - c), c, n, seen.confidence)
             return found.high <= limit or found.low > limit
 
         high = self.n

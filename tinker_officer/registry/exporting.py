@@ -62,7 +62,8 @@ def export_peft(version: Version, to: Path, *, base_url: str | None, adapter: Pa
         )
     from tinker_cookbook import weights
 
-    with tempfile.TemporaryDirectory() as scratch:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=to.parent) as scratch:
         source = str(adapter) if adapter is not None else None
         try:
             if source is None:
@@ -70,11 +71,12 @@ def export_peft(version: Version, to: Path, *, base_url: str | None, adapter: Pa
                     tinker_path=version.sampler_path, output_dir=f"{scratch}/adapter", base_url=base_url
                 )
             weights.build_lora_adapter(
-                base_model=version.base_model, adapter_path=source, output_path=str(to)
+                base_model=version.base_model, adapter_path=source, output_path=f"{scratch}/peft"
             )
         except Exception as error:
             error.add_note(f"while exporting {version.label} ({version.sampler_path}) to {to}")
             raise
+        Path(scratch, "peft").rename(to)  # whole, or not there
     return weigh(to)
 
 

@@ -71,10 +71,14 @@ Hook: TypeAlias = Callable[[Event], object]
 
 
 def subscribe(database: Database, name: str) -> None:
-    """Let a reader that is new begin at the end of the log; one that is known goes on where it was."""
+    """Let a reader that is new begin at the end of the log; one that is known goes on where it was.
+
+    Raises:
+        RegistryError: the registry was opened to be read only: no place in the log could be kept.
+    """
     with database.read() as connection:
         known = connection.scalar(sa.select(readers.c.seq).where(readers.c.name == name))
-    if known is not None:
+    if known is not None and not database.read_only:
         return
     with database.write() as connection:
         if connection.scalar(sa.select(readers.c.seq).where(readers.c.name == name)) is None:

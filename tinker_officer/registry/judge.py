@@ -27,6 +27,7 @@ from tinker_officer.registry.verdict import Line, Outcome, Verdict, missing
 if TYPE_CHECKING:
     from tinker_officer.evals.scorecard import EvalResult, Scorecard
     from tinker_officer.registry.gate import Gate, Limit, Requirement
+    from tinker_officer.stats.intervals import Estimate
 
 
 def decide(
@@ -121,7 +122,7 @@ def _guarded(
         return attrs.evolve(blank, why=pairs)
     loss = pairs.loss(gate.confidence)
     outcome = _side(loss.high <= margin, loss.low > margin)
-    return _measured(gate, blank, pairs, before, after, outcome, margin)
+    return _measured(blank, pairs, loss, before, after, outcome, margin)
 
 
 def _usable(before: EvalResult, after: EvalResult) -> Pairs | str:
@@ -130,15 +131,14 @@ def _usable(before: EvalResult, after: EvalResult) -> Pairs | str:
 
 
 def _measured(
-    gate: Gate,
     blank: Line,
     pairs: Pairs,
+    loss: Estimate,
     before: EvalResult,
     after: EvalResult,
     outcome: Outcome,
     limit: float,
 ) -> Line:
-    loss = pairs.loss(gate.confidence)
     open_ = outcome is Outcome.INCONCLUSIVE
     return attrs.evolve(
         blank,
@@ -149,7 +149,7 @@ def _measured(
         low=loss.low,
         high=loss.high,
         limit=limit,
-        n_needed=pairs.n_to_decide(limit, gate.confidence) if open_ else None,
+        n_needed=pairs.n_to_decide(loss, limit) if open_ else None,
     )
 
 
@@ -174,8 +174,9 @@ def _successes(gate: Gate, before: dict[str, EvalResult], after: dict[str, EvalR
     for wanted, line in lines.items():
         if line.eval in ready:
             pairs = ready[line.eval]
-            outcome = _side(line.eval in better, pairs.loss(gate.confidence).low > 0)
-            lines[wanted] = _measured(gate, line, pairs, before[line.eval], after[line.eval], outcome, 0.0)
+            loss = pairs.loss(gate.confidence)
+            outcome = _side(line.eval in better, loss.low > 0)
+            lines[wanted] = _measured(line, pairs, loss, before[line.eval], after[line.eval], outcome, 0.0)
     return list(lines.values())
 
 

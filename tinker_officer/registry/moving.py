@@ -55,9 +55,9 @@ def promote(
         return _last_move(connection, candidate, to)
     now = reads.find(connection, held) if held else None
     _check_expected(connection, to, now, expected)
-    if candidate.id in reads.gone(connection, candidate.name):
+    pruned, retired = reads.fate(connection, candidate)
+    if pruned:
         raise _pruned(candidate)
-    retired = candidate.id in reads.stack(connection, candidate.name, "retired")
     if retired and not override:
         raise _retired(candidate)
     verdict = _judged(connection, gate, candidate, now) if gate else None
@@ -111,6 +111,13 @@ def rollback(
     key: str,
 ) -> Move:
     """Put back the version that the channel held before its current one, and return the move."""
+    if channel == "retired":
+        raise RegistryError(
+            "what is retired is not rolled back",
+            got="channel='retired'",
+            need="a channel in which versions are deployed, or an override that puts a retired one there",
+            fix='registry.promote(version, to=..., actor="ada", reason="...", override=True)',
+        )
     asked = Asked.of(key, verb="rollback", channel=channel, name=name, actor=actor, reason=reason)
     if asked and (made := asked.made(connection)):
         return made
@@ -133,7 +140,8 @@ def rollback(
 def retire(connection: sa.Connection, version: Version | str, *, actor: str, reason: str) -> Version:
     """Take a version out of every channel, for good, and return it."""
     found = reads.find(connection, version)
-    if found.id in reads.stack(connection, found.name, "retired"):
+    _, retired = reads.fate(connection, found)
+    if retired:
         return found
     for channel in reads.holders(connection, found.name, found.id):
         writes.add_move(connection, found, channel, "withdrawn", previous=found, actor=actor, reason=reason)
@@ -144,7 +152,8 @@ def retire(connection: sa.Connection, version: Version | str, *, actor: str, rea
 def hold(connection: sa.Connection, version: Version | str, *, on: bool, actor: str, reason: str) -> Version:
     """Keep a version's checkpoint, or no longer, and return the version."""
     found = reads.find(connection, version)
-    if on and found.id in reads.gone(connection, found.name):
+    pruned, _ = reads.fate(connection, found)
+    if on and pruned:
         raise _pruned(found)
     if on != (found.id in reads.held(connection, found.name)):
         writes.add_move(connection, found, "", "held" if on else "released", actor=actor, reason=reason)

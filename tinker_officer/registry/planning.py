@@ -129,7 +129,8 @@ def plan(gate: Gate, suite: EvalSuite, *, discordance: float, deviation: float, 
             absent.append(_absent("not worse", guard.eval, specs))
     guarded = {name: margin for name, margin in margins.items() if margin is not None}
     reach = _Reach(discordance, deviation, power, gate.confidence)
-    lines = [reach.guard(specs[name], margin, len(guarded)) for name, margin in guarded.items()]
+    among = len(guarded) * (2 if gate.pinned else 1)  # all are held against the anchor too
+    lines = [reach.guard(specs[name], margin, among) for name, margin in guarded.items()]
     for wanted in gate.success:
         name = _match(wanted, specs)
         lines.append(

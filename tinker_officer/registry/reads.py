@@ -21,6 +21,30 @@ if TYPE_CHECKING:
     from tinker_officer.evals.scorecard import Scorecard
 
 SHORTEST_ID = 6
+_FOREVER = "9999"  # later than every time that is recorded
+
+# Asked many times a second: made once, since making a statement takes longer than SQLite takes to answer.
+_NAME: sa.BindParameter[str] = sa.bindparam("name")
+_UNTIL: sa.BindParameter[str] = sa.bindparam("until")
+_FOUND = sa.select(versions.c.record).where(versions.c.created <= _UNTIL).limit(2)
+_BY_LABEL = _FOUND.where(versions.c.name == _NAME, versions.c.number == sa.bindparam("number"))
+_BY_ID = _FOUND.where(versions.c.id >= sa.bindparam("low"), versions.c.id < sa.bindparam("high"))
+_STEPS = sa.select(moves.c.kind, moves.c.version).where(
+    moves.c.name == _NAME,
+    moves.c.channel == sa.bindparam("channel"),
+    moves.c.kind != "refused",
+    moves.c.at <= _UNTIL,
+)
+_ALL_STEPS, _LAST_STEP = _STEPS.order_by(moves.c.seq), _STEPS.order_by(moves.c.seq.desc()).limit(1)
+_FATE = (
+    sa.select(moves.c.kind)
+    .where(
+        moves.c.name == _NAME,
+        sa.or_(moves.c.channel == "", moves.c.channel == "retired"),
+        moves.c.version == sa.bindparam("version"),
+    )
+    .order_by(moves.c.seq)
+)
 
 
 def all_versions(connection: sa.Connection, name: str | None, until: str) -> tuple[Version, ...]:
@@ -46,15 +70,13 @@ def find(connection: sa.Connection, ref: Version | str, until: str = "") -> Vers
     """
     text = ref.id if isinstance(ref, Version) else str(ref)
     name, _, number = text.rpartition("@")
-    query = sa.select(versions.c.record).limit(2)
+    when = {"until": until or _FOREVER}
+    found: list[str] = []
     if name and number.isdecimal():
-        query = query.where(versions.c.name == name, versions.c.number == int(number[:18]))
+        found += connection.scalars(_BY_LABEL, {"name": name, "number": int(number[:18]), **when})
     elif re.fullmatch(rf"[0-9a-f]{{{SHORTEST_ID},64}}", text):
-        query = query.where(versions.c.id >= text, versions.c.id < text + "g")  # an index serves no LIKE
-    else:
-        query = query.where(sa.false())
-    query = query.where(versions.c.created <= until) if until else query
-    found = list(connection.scalars(query))
+        # A range, since an index serves no LIKE.
+        found += connection.scalars(_BY_ID, {"low": text, "high": text + "g", **when})
     if len(found) == 1:
         return _version(found[0])
     labels = [f"{row.name}@{row.number}" for row in connection.execute(_labels(name))]
@@ -106,12 +128,16 @@ def all_moves(
 
 def stack(connection: sa.Connection, name: str, channel: str, until: str = "") -> list[str]:
     """Return the versions that the channel of a model can fall back on, the current one last."""
-    query = sa.select(moves.c.kind, moves.c.version).where(
-        moves.c.name == name, moves.c.channel == channel, moves.c.kind != "refused"
-    )
-    query = query.where(moves.c.at <= until) if until else query
-    steps = [_Row(*row) for row in connection.execute(query.order_by(moves.c.seq))]
+    asked = {"name": name, "channel": channel, "until": until or _FOREVER}
+    steps = [_Row(*row) for row in connection.execute(_ALL_STEPS, asked)]
     return standing(steps, gone(connection, name, until))
+
+
+def fate(connection: sa.Connection, version: Version) -> tuple[bool, bool]:
+    """Return whether a version's checkpoint was deleted or is being deleted, and whether it is retired."""
+    kinds = list(connection.scalars(_FATE, {"name": version.name, "version": version.id}))
+    last = next((kind for kind in reversed(kinds) if kind in {"retired", "reinstated"}), "")
+    return "pruning" in kinds, last == "retired"
 
 
 def gone(connection: sa.Connection, name: str, until: str = "") -> set[str]:
@@ -126,8 +152,10 @@ def held(connection: sa.Connection, name: str | None = None) -> set[str]:
     """Return the versions that a hold keeps."""
     query = sa.select(moves.c.version, moves.c.kind).where(moves.c.kind.in_(("held", "released")))
     query = query.where(moves.c.name == name) if name is not None else query
-    last = {version: kind for version, kind in connection.execute(query.order_by(moves.c.seq))}  # noqa: C416
-    return {version for version, kind in last.items() if kind == "held"}
+    found = set[str]()
+    for version, kind in connection.execute(query.order_by(moves.c.seq)):
+        (found.add if kind == "held" else found.discard)(version)
+    return found
 
 
 def deployed(connection: sa.Connection, until: str = "") -> dict[tuple[str, str], list[str]]:
@@ -147,11 +175,8 @@ def deployed(connection: sa.Connection, until: str = "") -> dict[tuple[str, str]
 
 def holder(connection: sa.Connection, name: str, channel: str, until: str = "") -> str | None:
     """Return the id of the version that the channel of a model holds, or None."""
-    query = sa.select(moves.c.kind, moves.c.version).where(
-        moves.c.name == name, moves.c.channel == channel, moves.c.kind != "refused"
-    )
-    query = query.where(moves.c.at <= until) if until else query
-    last = connection.execute(query.order_by(moves.c.seq.desc()).limit(1)).one_or_none()
+    asked = {"name": name, "channel": channel, "until": until or _FOREVER}
+    last = connection.execute(_LAST_STEP, asked).one_or_none()
     if last is None or last.kind not in {"withdrawn", "reinstated"}:
         return str(last.version) if last else None
     return next(reversed(stack(connection, name, channel, until)), None)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -18,6 +19,8 @@ from tinker_officer.registry.values import Move, Version, version_id
 
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
+
     from tinker_officer._service import On
     from tinker_officer.evals.scorecard import Scorecard
     from tinker_officer.registry.gate import Gate
@@ -96,6 +99,13 @@ class Registry(Records):
             return 0
         return hooks.deliver(self._database, self._reader, self._hook)
 
+    @contextmanager
+    def _changing(self) -> Iterator[sa.Connection]:
+        """Hand out a connection to write with; once the change stands, `on_event` is told of it."""
+        with self._database.write() as connection:
+            yield connection
+        self.deliver()
+
     def __enter__(self) -> Self:
         return self
 
@@ -132,7 +142,7 @@ class Registry(Records):
                 `{"distilled from": [teacher], "merged from": [a, b]}`.
             notes: whatever should stand on its card.
             data: what else is known of what it learned from, beside what the run recorded: `licence`,
-                `sources`, a contamination report.
+                `sources`, a contamination report; and `model_license`, which the card tells the Hub.
             base_model: what weights from elsewhere were trained from.
 
         Raises:
@@ -141,14 +151,13 @@ class Registry(Records):
         """
         fields = sources.describe(source, card, name, data=data, base_model=base_model)
         fields["id"] = version_id(fields)
-        with self._database.write() as connection:
+        with self._changing() as connection:
             found, relations = sources.family(connection, parents)
             fields |= {"parents": found, "relations": relations, "notes": notes}
             version = writes.add_version(connection, fields)
             if card is not None:
                 writes.attach(connection, version, card)
         logger.info("registry.registered", extra={"officer.version": version.label})
-        self.deliver()
         return version
 
     def promote(
@@ -180,6 +189,7 @@ class Registry(Records):
             override: move it whatever the gate says; it takes a reason, and stays on the card for good.
             new_channel: whether `to` is meant to be new, although it looks like a channel that there is.
             key: an idempotency key: asked again with it, the change is made once, whatever happened since.
+                Where the channel held the version already, nothing was changed, and the key is still free.
 
         Raises:
             PromotionRefused: the verdict is not PASS; the refusal is recorded, and `verdict` holds it.
@@ -188,7 +198,7 @@ class Registry(Records):
         """
         moving.check_actor(actor, reason, override=override)
         moving.check_promotion(to, gate, override=override)
-        with self._database.write() as connection:
+        with self._changing() as connection:
             move = moving.promote(
                 connection,
                 version,
@@ -202,7 +212,6 @@ class Registry(Records):
                 key=key,
             )
         logger.info("registry.%s", move.kind, extra={"officer.version": move.label, "officer.channel": to})
-        self.deliver()
         if move.kind == "refused":
             raise PromotionRefused(move)
         return move
@@ -231,12 +240,10 @@ class Registry(Records):
             RegistryError: the channel holds nothing, or held nothing before that is still to be had.
         """
         moving.check_actor(actor, reason, override=True)
-        with self._database.write() as connection:
-            move = moving.rollback(
+        with self._changing() as connection:
+            return moving.rollback(
                 connection, channel, name, actor=actor, reason=reason, expected=expected_current, key=key
             )
-        self.deliver()
-        return move
 
     def retire(self, version: Version | str, *, actor: str, reason: str) -> Version:
         """Take a version out of every channel, for good, and return it.
@@ -252,10 +259,8 @@ class Registry(Records):
             RegistryError: there is no such version, or actor or reason is missing.
         """
         moving.check_actor(actor, reason, override=True)
-        with self._database.write() as connection:
-            found = moving.retire(connection, version, actor=actor, reason=reason)
-        self.deliver()
-        return found
+        with self._changing() as connection:
+            return moving.retire(connection, version, actor=actor, reason=reason)
 
     def hold(self, version: Version | str, *, actor: str, reason: str) -> Version:
         """Keep a version's checkpoint from `prune`, until `release`, and return the version.
@@ -264,10 +269,8 @@ class Registry(Records):
             RegistryError: there is no such version, its checkpoint is gone, or actor or reason is missing.
         """
         moving.check_actor(actor, reason, override=True)
-        with self._database.write() as connection:
-            found = moving.hold(connection, version, on=True, actor=actor, reason=reason)
-        self.deliver()
-        return found
+        with self._changing() as connection:
+            return moving.hold(connection, version, on=True, actor=actor, reason=reason)
 
     def release(self, version: Version | str, *, actor: str, reason: str) -> Version:
         """End the hold on a version, if there is one, and return the version.
@@ -276,10 +279,8 @@ class Registry(Records):
             RegistryError: there is no such version, or actor or reason is missing.
         """
         moving.check_actor(actor, reason, override=True)
-        with self._database.write() as connection:
-            found = moving.hold(connection, version, on=False, actor=actor, reason=reason)
-        self.deliver()
-        return found
+        with self._changing() as connection:
+            return moving.hold(connection, version, on=False, actor=actor, reason=reason)
 
     def export_peft(
         self,
@@ -307,9 +308,8 @@ class Registry(Records):
         found = self.get(version)
         source = Path(adapter) if adapter is not None else None
         detail = export_peft(found, Path(to), base_url=base_url, adapter=source)
-        with self._database.write() as connection:
+        with self._changing() as connection:
             writes.add_move(connection, found, "", "exported", actor=actor, reason="", detail=detail)
-        self.deliver()
         return Path(to)
 
     def prune(

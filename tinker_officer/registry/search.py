@@ -126,7 +126,8 @@ def _related(column: Any, asked: Compare) -> sa.ColumnElement[bool]:
     if asked.sign == "LIKE":
         _check_kind(asked, str)
         return sa.func.lower(column).like(str(asked.value).lower(), escape="\\")
-    return _SIGNS[asked.sign](column, asked.value)  # type: ignore[no-any-return]
+    found: sa.ColumnElement[bool] = _SIGNS[asked.sign](column, asked.value)
+    return found
 
 
 def _dated(asked: Compare) -> sa.ColumnElement[bool]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from tinker_officer._files import write_atomic
 from tinker_officer.errors import RegistryError
@@ -54,7 +55,7 @@ def verify_head(path: str | Path, *, public_key: str | Path) -> str:
     return str(json.loads(file.read_text("utf-8"))["head"])
 
 
-def _signer(private_key: str | Path):  # type: ignore[no-untyped-def]  # noqa: ANN202 - an optional library's type
+def _signer(private_key: str | Path) -> Any:
     try:
         from model_signing import signing
     except ImportError as error:

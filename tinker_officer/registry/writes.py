@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ import sqlalchemy as sa
 from tinker_officer._digest import canonical, digest
 from tinker_officer.errors import RegistryError
 from tinker_officer.registry import audit, catalogue, reads
-from tinker_officer.registry.schema import events, keys, moves, scorecards, versions
+from tinker_officer.registry.schema import keys, moves, scorecards, versions
 from tinker_officer.registry.values import Move, Version
 from tinker_officer.registry.verdict import Verdict
 
@@ -22,6 +21,9 @@ if TYPE_CHECKING:
 
 
 _LONGEST_KEY = 200
+_HIGHEST = {target.name: sa.select(sa.func.max(target.c.seq)) for target in (scorecards, moves)}
+_KNOWN = sa.select(versions.c.id).where(versions.c.id == sa.bindparam("id"))
+_HIGHEST_NUMBER = sa.select(sa.func.max(versions.c.number)).where(versions.c.name == sa.bindparam("name"))
 
 
 def add_version(connection: sa.Connection, fields: dict[str, Any]) -> Version:
@@ -30,14 +32,14 @@ def add_version(connection: sa.Connection, fields: dict[str, Any]) -> Version:
     Raises:
         RegistryError: it is there with other notes or parents.
     """
-    query = sa.select(versions.c.id).where(versions.c.id == fields["id"])
-    if connection.scalar(query) is not None:
+    if connection.scalar(_KNOWN, {"id": fields["id"]}) is not None:
         known = reads.find(connection, fields["id"])
         _check_same(known, fields)
         return known
-    highest = sa.select(sa.func.max(versions.c.number)).where(versions.c.name == fields["name"])
-    at = clock(connection)
-    version = Version(**fields, number=(connection.scalar(highest) or 0) + 1, created=at)
+    highest = connection.scalar(_HIGHEST_NUMBER, {"name": fields["name"]}) or 0
+    end = audit.end(connection)
+    at = clock(end)
+    version = Version(**fields, number=highest + 1, created=at)
     record = attrs.asdict(version) | {"parents": list(version.parents)}
     columns = {
         "id": version.id,
@@ -48,7 +50,7 @@ def add_version(connection: sa.Connection, fields: dict[str, Any]) -> Version:
         "created": at,
         "record": canonical(record).decode(),
     }
-    audit.record(connection, "versions", columns, action="registered", actor="", at=at)
+    audit.record(connection, "versions", columns, after=end, action="registered", actor="", at=at)
     catalogue.add_version(connection, record)
     return version
 
@@ -73,7 +75,8 @@ def attach(connection: sa.Connection, version: Version, card: Scorecard) -> None
             need=f"a card made after the training of {version.label}",
             fix="registry.register(result, suite.evaluate(result.best, on=engine))",
         )
-    at = clock(connection)
+    end = audit.end(connection)
+    at = clock(end)
     columns = {
         "seq": _next(connection, scorecards),
         "version": version.id,
@@ -83,7 +86,7 @@ def attach(connection: sa.Connection, version: Version, card: Scorecard) -> None
         "attached": at,
         "record": card.to_json(),
     }
-    audit.record(connection, "scorecards", columns, action="scored", actor="", at=at)
+    audit.record(connection, "scorecards", columns, after=end, action="scored", actor="", at=at)
     catalogue.add_scorecard(connection, version.id, card)
 
 
@@ -101,6 +104,7 @@ def add_move(
     detail: dict[str, Any] | None = None,
 ) -> Move:
     """Add a move of `version` in `channel`, or a refusal, and return it."""
+    end = audit.end(connection)
     move = Move(
         seq=_next(connection, moves),
         name=version.name,
@@ -111,7 +115,7 @@ def add_move(
         previous=previous.id if previous else None,
         actor=actor,
         reason=reason,
-        at=clock(connection),
+        at=clock(end),
         verdict=verdict,
         key=asked.key if asked else "",
         asked=asked.digest if asked else "",
@@ -120,7 +124,7 @@ def add_move(
     record = attrs.asdict(move, recurse=False) | {"verdict": verdict.to_dict() if verdict else None}
     names = ("seq", "name", "channel", "kind", "version", "previous", "at")
     columns = {name: getattr(move, name) for name in names} | {"record": canonical(record).decode()}
-    audit.record(connection, "moves", columns, action=kind, actor=actor, at=move.at)
+    audit.record(connection, "moves", columns, after=end, action=kind, actor=actor, at=move.at)
     if move.key:
         connection.execute(keys.insert().values(key=move.key, move=move.seq))
     return move
@@ -178,14 +182,12 @@ def _check_same(known: Version, fields: dict[str, Any]) -> None:
 
 
 def _next(connection: sa.Connection, target: sa.Table) -> int:
-    return int(connection.scalar(sa.select(sa.func.max(target.c.seq))) or 0) + 1
+    return int(connection.scalar(_HIGHEST[target.name]) or 0) + 1
 
 
-def clock(connection: sa.Connection) -> str:
+def clock(end: audit.End) -> str:
     """Return the time, never before that of the last entry, so that times run as the log does."""
-    last = connection.scalar(sa.select(events.c.body).order_by(events.c.seq.desc()).limit(1))
-    stamp = iso(datetime.now(UTC))
-    return max(stamp, str(json.loads(last)["at"])) if last else stamp
+    return max(iso(datetime.now(UTC)), end.at)
 
 
 def iso(moment: datetime) -> str:
