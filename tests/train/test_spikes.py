@@ -14,9 +14,9 @@ import tinker
 from scipy import stats
 
 from tinker_officer import Conversations, LocalEngine, LoRAPlan, Run, RunResult
+from tinker_officer.data.order import Order
 from tinker_officer.errors import RunError
 from tinker_officer.train.batches import Batches
-from tinker_officer.train.order import Order
 from tinker_officer.train.spikes import SpikeGuard, robust_z
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
+import numpy.typing as npt
 
+from tinker_officer.data.order import Order
 from tinker_officer.errors import PlanError
-from tinker_officer.plan.pilot_arm import rows_of
 
 
 if TYPE_CHECKING:
@@ -28,15 +28,11 @@ class PlannedBatches:
 
     Args:
         datums: returns the datums of a row.
-        rows: the rows that are trained on.
-        batch_size: rows a batch.
-        seed: what the order follows from, with the epoch.
+        order: which rows make up which batch.
     """
 
     datums: Callable[[int], list[tinker.Datum]]
-    rows: list[int]
-    batch_size: int
-    seed: int
+    order: Order
     _epoch: int = attrs.field(init=False, default=0)
 
     def set_epoch(self, seed: int = 0) -> None:
@@ -45,12 +41,11 @@ class PlannedBatches:
 
     def get_batch(self, index: int) -> list[tinker.Datum]:
         """Return the datums of a batch of this epoch; of a pair the chosen one first."""
-        step = self._epoch * len(self) + index + 1
-        chosen = rows_of(step, examples=len(self.rows), batch_size=self.batch_size, seed=self.seed)
-        return [datum for place in chosen for datum in self.datums(self.rows[place])]
+        rows = self.order.batch(self._epoch * len(self) + index + 1)
+        return [datum for row in rows for datum in self.datums(row)]
 
     def __len__(self) -> int:
-        return math.ceil(len(self.rows) / self.batch_size)
+        return self.order.steps_per_epoch
 
 
 def recipe_config(plan: LoRAPlan, log_path: str | Path, settings: dict[str, Any]) -> Any:
@@ -119,11 +114,13 @@ def _batches(plan: LoRAPlan) -> tuple[str, PlannedBatches]:
             limit: Any = {"max_length": known.max_length, "too_long": plan.too_long}
             return list(pairs[row].datums(renderer, **limit) or ())
 
-        rows = [int(row) for row in np.flatnonzero(known.used)]
-        return known.renderer_name, PlannedBatches(both, rows, plan.batch_size, plan.seed)
+        return known.renderer_name, PlannedBatches(both, _order(plan, np.flatnonzero(known.used)))
     examples = Examples.of(
         data, plan.base_model, train_on=plan.train_on, renderer_name=plan.renderer_name, **rules
     )
-    rows = list(range(len(examples)))
-    batches = PlannedBatches(lambda row: [examples[row]], rows, plan.batch_size, plan.seed)
-    return examples.renderer_name, batches
+    order = _order(plan, np.arange(len(examples)))
+    return examples.renderer_name, PlannedBatches(lambda row: [examples[row]], order)
+
+
+def _order(plan: LoRAPlan, rows: npt.NDArray[np.intp]) -> Order:
+    return Order(rows, plan.batch_size, plan.epochs, plan.seed)

@@ -15,13 +15,13 @@ from tinker_officer._digest import digest
 from tinker_officer._fields import whole
 from tinker_officer._text import count, duration, table
 from tinker_officer.errors import RunError
+from tinker_officer.plan.schedule import Schedule
 from tinker_officer.train import objectives
 from tinker_officer.train.budget import Budget, check_price
 from tinker_officer.train.distill import Distill
 from tinker_officer.train.evaluating import check_metrics
 from tinker_officer.train.objectives import Known
 from tinker_officer.train.rl import Rl
-from tinker_officer.train.schedule import Schedule
 from tinker_officer.train.settings import NO_NUMBER, Adam, EarlyStop, Evaluation, Pipeline, Saving
 from tinker_officer.train.sft import Sft
 from tinker_officer.train.spikes import SpikeGuard
