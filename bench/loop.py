@@ -6,12 +6,16 @@
    rate and checkpoints, turn by turn, three times each. Ours has everything on: guard, ledger, checkpoints
    proven finite, TensorBoard. Timed is the whole job, from the call to its return, saving included; the
    median of the three ratios counts.
-2. A run of a slower model, whose steps take a fraction of a second, against the SDK alone, which sends
-   batches made beforehand far ahead: the pace of the server. What ours takes longer, it waits for the client.
-3. The same run behind a wire that adds 200 ms to every request, against the pace of the server without the
-   wire, which is the most that any pipeline can reach.
+2. A run of a slower model, seen from the wire in front of the server: the share of the time in which nothing
+   was asked of it. Beside that the pace, and that of the SDK alone, which hands in batches made beforehand.
+   On one machine the two also share its cores.
+3. The same behind a wire that adds 200 ms to every request, for a step that takes less than its round trips
+   and for one that takes more. The bound is what the SDK alone reaches, far ahead: behind the wire for the
+   first, since the SDK hands in one request after the other, and so two round trips a step are the least;
+   without the wire, so at the server's own pace, for the second.
 
-In 2 and 3 the first steps, which fill the pipeline, are left out, and the faster of two rounds counts.
+In 2 and 3 the first steps, which fill the pipeline, are left out; the median of the rounds counts. Ours runs
+with the depth that a run has by itself.
 """
 
 from __future__ import annotations
@@ -19,7 +23,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import importlib.util
 import json
 import logging
 import os
@@ -35,6 +38,7 @@ from typing import Any
 
 import attrs
 import tinker
+from _idle import Watched
 
 from tinker_officer import Conversations, LocalEngine, LoRAPlan, Run, sinks
 from tinker_officer.testing import tiny_model
@@ -42,7 +46,7 @@ from tinker_officer.train.batches import Batches
 
 
 os.environ.setdefault("TINKER_TELEMETRY", "0")
-RATE, BATCH, ROUNDS, LATENCY_S, DEPTH, FILLED = 1e-3, 8, 3, 0.2, 8, 12
+RATE, BATCH, ROUNDS, LATENCY_S, AHEAD, FILLED = 1e-3, 8, 3, 0.2, 8, 8
 
 
 def write_rows(path: Path, count: int, words: int) -> Path:
@@ -63,7 +67,9 @@ def write_rows(path: Path, count: int, words: int) -> Path:
 def make_run(model: Path, rows: Path, steps: int) -> Run:
     """Return a run of so many steps over the rows."""
     data = Conversations.from_jsonl(rows, progress=False)
-    plan = LoRAPlan.for_(str(model)).sft(data, epochs=steps * BATCH // len(data), max_length=512)
+    epochs, left = divmod(steps * BATCH, len(data))
+    assert not left, "whole epochs"
+    plan = LoRAPlan.for_(str(model)).sft(data, epochs=epochs, max_length=512)
     pinned = plan.pin(batch_size=BATCH, learning_rate=RATE, rank=16)
     return Run(pinned, name="bench").guard("skip").checkpoint(every=steps // 4)
 
@@ -119,7 +125,7 @@ def bare(run: Run, on: Any, steps: int) -> float:
     pending: deque[tuple[Any, Any]] = deque()
     ended: list[float] = []
     while len(ended) < steps:
-        while made and len(pending) <= DEPTH:
+        while made and len(pending) <= AHEAD:
             pending.append((client.forward_backward(made.pop(0), "cross_entropy"), client.optim_step(adam)))
         for future in pending.popleft():
             future.result()
@@ -127,68 +133,95 @@ def bare(run: Run, on: Any, steps: int) -> float:
     return ended[-1] - ended[FILLED - 1]
 
 
-def paced(folder: Path) -> float:
-    """Return the seconds from step `FILLED` to the last, as the run's own metrics have them."""
+def paced(run: Run, on: Any, folder: Path) -> float:
+    """Train; return the seconds from step `FILLED` to the last, as the run's own metrics have them."""
+    _ = ours(run, on, folder)
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return float(records[-1]["time/elapsed_s"] - records[FILLED - 1]["time/elapsed_s"])
 
 
-def wire(url: str) -> Any:
-    """Return the tests' proxy, with 200 ms for every request."""
-    path = Path(__file__).parents[1] / "tests/train/wire.py"
-    spec = importlib.util.spec_from_file_location("wire", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.Wire(url, latency_s=LATENCY_S)
+class Bench:
+    """One engine, and what is measured on it."""
+
+    def __init__(self, engine: LocalEngine, home: Path) -> None:
+        self.engine, self.home = engine, home
+
+    def service(self, url: str) -> tinker.ServiceClient:
+        """Return a client of the engine at `url`, which may be a wire in front of it."""
+        return tinker.ServiceClient(base_url=url, api_key=self.engine.token)
+
+    def slower(self, steps: int, **size: int) -> Run:
+        """Return a run of so many steps of a model of that size, without a checkpoint on its way."""
+        name = "-".join(map(str, size.values()))
+        rows = write_rows(self.home / f"rows-{name}.jsonl", 20 * BATCH, 30)
+        run = make_run(tiny_model(self.home / f"model-{name}", kv_heads=2, **size), rows, steps)
+        return run.checkpoint(every=steps)
+
+    def against_the_cookbook(self, steps: int) -> None:
+        """Time whole jobs of a tiny model, turn by turn."""
+        rows = write_rows(self.home / "rows.jsonl", 20 * BATCH, 6)
+        run = make_run(tiny_model(self.home / "tiny"), rows, steps)
+        _ = ours(run, self.engine, self.home / "warm")
+        pairs = []
+        for turn in range(ROUNDS):
+            theirs_s = cookbooks(run, rows, self.engine, self.home / f"cookbook-{turn}", steps)
+            pairs.append((theirs_s, ours(run, self.engine, self.home / f"ours-{turn}")))
+        for theirs_s, ours_s in pairs:
+            print(f"  cookbook {steps / theirs_s:6.1f} steps/s   ours {steps / ours_s:6.1f} steps/s")
+        ratio = statistics.median(theirs_s / ours_s for theirs_s, ours_s in pairs)
+        print(f"1. tiny model, the whole job: ours does {ratio:.2f} times the cookbook's steps/s")
+
+    def idle(self, steps: int) -> None:
+        """Watch, from the wire, how long the server has nothing to do."""
+        run = self.slower(steps, hidden=128, layers=4, heads=4)
+        shares, times = [], []
+        for turn in range(ROUNDS):
+            alone_s = bare(run, self.engine.service_client(), steps)
+            times.append((alone_s, paced(run, self.engine, self.home / f"near-{turn}")))
+            with Watched(self.engine.base_url) as wire:
+                _ = ours(run, self.service(wire.url), self.home / f"watched-{turn}")
+                shares.append(wire.idle_share(after=FILLED))
+        counted = steps - FILLED
+        alone, near = (counted / statistics.median(one) for one in zip(*times, strict=True))
+        print(f"2. slower model: the server waits {statistics.median(shares):.2%} of the time;", end=" ")
+        print(f"ours {near:.2f} steps/s, the SDK alone {alone:.2f}")
+
+    def far(self, what: str, steps: int, *, covered: bool, **size: int) -> None:
+        """Time a run behind a slow wire; `covered`: its step takes longer than its round trips."""
+        run = self.slower(steps, **size)
+        times = []
+        for turn in range(ROUNDS):
+            with Watched(self.engine.base_url, latency_s=LATENCY_S) as wire:
+                service = self.service(self.engine.base_url if covered else wire.url)
+                bound_s = bare(run, service, steps)
+                name = f"far-{turn}-" + "-".join(map(str, size.values()))
+                times.append((bound_s, paced(run, self.service(wire.url), self.home / name)))
+        bound, far = ((steps - FILLED) / statistics.median(one) for one in zip(*times, strict=True))
+        share = statistics.median(bound_s / far_s for bound_s, far_s in times)
+        print(f"3. 200 ms on every request, {what}: {far:.2f} steps/s, bound {bound:.2f}: {share:.1%}")
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
+    parser.add_argument("--part", type=int, choices=(1, 2, 3), help="only this one")
     parser.add_argument("--steps", type=int, default=160)
-    parser.add_argument("--slow-steps", type=int, default=80)
+    parser.add_argument("--slow-steps", type=int, default=40, help="a multiple of 20")
     asked = parser.parse_args()
     sys.stdout.reconfigure(line_buffering=True)  # what is known is seen, also when time runs out
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     home = Path(tempfile.mkdtemp(prefix="bench-loop-"))
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    rows = write_rows(home / "rows.jsonl", 20 * BATCH, 6)
     with LocalEngine(root=home / "engine") as engine:
-        steps = asked.steps
-        run = make_run(tiny_model(home / "tiny"), rows, steps)
-        _ = ours(run, engine, home / "warm")
-        pairs = []
-        for turn in range(ROUNDS):
-            theirs_s = cookbooks(run, rows, engine, home / f"cookbook-{turn}", steps)
-            pairs.append((theirs_s, ours(run, engine, home / f"ours-{turn}")))
-        for theirs_s, ours_s in pairs:
-            print(f"  cookbook {steps / theirs_s:6.1f} steps/s   ours {steps / ours_s:6.1f} steps/s")
-        ratio = statistics.median(theirs_s / ours_s for theirs_s, ours_s in pairs)
-        print(f"1. tiny model, the whole job: ours does {ratio:.2f} times the cookbook's steps/s")
-
-        slow = asked.slow_steps
-        model = tiny_model(home / "slow", hidden=128, layers=4, heads=4, kv_heads=2)
-        run = make_run(model, write_rows(home / "long.jsonl", 20 * BATCH, 30), slow)
-        run = run.pipeline(depth=DEPTH).checkpoint(every=slow)
-        seconds = []
-        for turn in range(2):
-            alone_s = bare(run, engine.service_client(), slow)
-            _ = ours(run, engine, home / f"near-{turn}")
-            with wire(engine.base_url) as far:
-                service = tinker.ServiceClient(base_url=far.url, api_key=engine.token)
-                _ = ours(run, service, home / f"far-{turn}")
-            there_s = [paced(home / f"{where}-{turn}") for where in ("near", "far")]
-            seconds.append((alone_s, *there_s))
-        alone_s, near_s, far_s = (min(one) for one in zip(*seconds, strict=True))
-        counted = slow - FILLED
-        pace = [f"{counted / one:.2f}" for one in (alone_s, near_s, far_s)]
-        print(f"2. slower model, {counted} steps: SDK alone {pace[0]} steps/s, ours {pace[1]},", end=" ")
-        print(f"so the server waits {max(0.0, 1 - alone_s / near_s):.1%} of the time")
-        print(f"3. with 200 ms on every request: {pace[2]} steps/s,", end=" ")
-        print(f"{min(alone_s, near_s) / far_s:.1%} of the bound")
+        bench = Bench(engine, home)
+        if asked.part in {None, 1}:
+            bench.against_the_cookbook(asked.steps)
+        if asked.part in {None, 2}:
+            bench.idle(asked.slow_steps)
+        if asked.part in {None, 3}:
+            bench.far("short steps", asked.slow_steps, covered=False, hidden=128, layers=4, heads=4)
+            bench.far("long steps", asked.slow_steps, covered=True, hidden=320, layers=7, heads=4)
 
 
 if __name__ == "__main__":

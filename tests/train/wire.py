@@ -28,6 +28,7 @@ FAULTS = (
     "answered twice",  # the answer comes twice on one connection
     "late",  # the answer comes when others have overtaken it
 )
+HELD = "held"  # the server is not asked, and nothing comes
 SILENT = "silent"  # the server has done it, and nothing comes until the client gives up: slow to test
 _QUIET = ("session_heartbeat", "telemetry", "client/config", "client/dynamic_config")
 _BROKEN = (ConnectionError, asyncio.IncompleteReadError, OSError)
@@ -55,6 +56,26 @@ class Schedule:
     def delay_s(self) -> float:
         """Return how late a late answer is."""
         return self._random.uniform(0.01, 0.15)
+
+
+class Aimed:
+    """Decides that the first request to a path goes wrong, and how.
+
+    Args:
+        end: how the path ends, such as `/save_state`.
+        kind: what happens to it.
+    """
+
+    def __init__(self, end: str, kind: str) -> None:
+        self._end, self._kind = end, kind
+        self.hit = threading.Event()
+
+    def fault(self, path: str) -> str | None:
+        """Return the fault of the next request, or None."""
+        if self.hit.is_set() or not path.endswith(self._end):
+            return None
+        self.hit.set()
+        return self._kind
 
 
 class Wire:
@@ -115,6 +136,9 @@ class Wire:
             writer.write(_refusal(int(fault)))
         elif fault == "reset":
             _reset(writer)
+            return False
+        elif fault == HELD:
+            await reader.read()  # the client gives up, or the test ends
             return False
         else:
             if fault == "twice":
