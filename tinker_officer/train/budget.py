@@ -14,6 +14,7 @@ from tinker_officer.train.folder import RunFolder
 
 
 if TYPE_CHECKING:
+    from tinker_officer.train.declared import Declared
     from tinker_officer.train.run import Run
 
 USED_UP = "budget used up"  # how the reason of such an end begins
@@ -130,7 +131,7 @@ def _elapsed_s(folder: RunFolder) -> float:
     return max((*metrics, *attempts), default=0.0)
 
 
-def check_price(run: Run) -> None:
+def check_price(run: Declared) -> None:
     """Check that a budget in money can be counted.
 
     Raises:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import tinker
 
     from tinker_officer.evals.scorecard import Scorecard
+    from tinker_officer.train.declared import Declared
     from tinker_officer.train.run import Run
 
 logger = logging.getLogger(__name__)
@@ -161,7 +162,7 @@ def gaps(found: Mapping[str, float], folder: RunFolder, step: int) -> dict[str, 
     return {f"gap/{name}": value - nll for name, value in held_out.items()}
 
 
-def check_metrics(run: Run) -> None:
+def check_metrics(run: Declared) -> None:
     """Check that the metrics which the run names are ones that its suite measures while it trains.
 
     Raises:

@@ -53,6 +53,7 @@ class Rl:
         remove_constant_reward_groups: leave out groups whose episodes all earned the same; they teach
             nothing. Where all are so, one stays.
         max_steps_off_policy: how many optimizer steps the samples lag behind; 0 waits for each.
+        retries: how often an episode that fails is begun again.
     """
 
     loss_fn: str = attrs.field(
@@ -69,6 +70,7 @@ class Rl:
     kl_reference: str | None = None
     remove_constant_reward_groups: bool = True
     max_steps_off_policy: int = attrs.field(default=0, validator=whole(0, 64, error=RunError, fix=_FIX))
+    retries: int = attrs.field(default=0, validator=whole(0, 100, error=RunError, fix=_FIX))
 
     method: ClassVar[str] = "rl"
     headline: ClassVar[str] = "rl/reward_mean"
@@ -180,8 +182,9 @@ def policy_metrics(
 def episode_metrics(groups: Sequence[TrajectoryGroup]) -> dict[str, float]:
     """Return what the episodes of a step earned, and how they ended.
 
-    Rewards are over all episodes, those of constant groups too; `rl/truncated` is the share that ended
-    because a limit of tokens was reached. The environments' own metrics are averaged over episodes.
+    Rewards are over all episodes, those of constant groups too. `rl/truncated` is the share that ended
+    because a limit of tokens was reached, `rl/failed` how many were begun again. The environments' own
+    metrics are averaged over episodes.
     """
     rewards = [np.array(group.get_total_rewards(), dtype=np.float64) for group in groups]
     together = np.concatenate(rewards)
@@ -194,6 +197,7 @@ def episode_metrics(groups: Sequence[TrajectoryGroup]) -> dict[str, float]:
         "rl/constant_groups": constant / len(groups),
         "rl/groups": len(groups),
         "rl/episodes": len(episodes),
+        "rl/failed": sum(len(group.rollout_errors) for group in groups),
         "rl/turns": float(np.mean([len(episode.transitions) for episode in episodes])),
         "rl/sampled_tokens": sum(len(turn.ac.tokens) for one in episodes for turn in one.transitions),
         "rl/truncated": float(np.mean([_truncated(episode) for episode in episodes])),

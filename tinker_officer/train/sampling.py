@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -10,10 +12,11 @@ import attrs
 
 if TYPE_CHECKING:
     import tinker
-    from tinker_cookbook.rl.types import EnvGroupBuilder, TrajectoryGroup
+    from tinker_cookbook.rl.types import EnvGroupBuilder, Trajectory, TrajectoryGroup
 
     from tinker_officer.train.rl import Rl
 
+logger = logging.getLogger(__name__)
 Place = tuple[int, ...]
 
 
@@ -72,16 +75,31 @@ async def group_of(
     from tinker_cookbook.rl.rollout_runner import run_rollout
     from tinker_cookbook.rl.rollout_strategy import RolloutResult, RolloutStrategy
     from tinker_cookbook.rl.rollouts import do_group_rollout
+    from tinker_cookbook.rl.types import RolloutError
 
     class EachSeeded(RolloutStrategy):  # type: ignore[misc]  # the cookbook is untyped here
-        """Runs all episodes at once, as `FailFast` does, each with a policy of its own."""
+        """Runs all episodes at once, each with a policy of its own; begins one that fails again."""
+
+        def __init__(self) -> None:
+            self.errors: list[RolloutError] = []
 
         async def execute(self, env_group_builder: EnvGroupBuilder, policy: Any) -> RolloutResult:
-            import asyncio
+            envs = list(await env_group_builder.make_envs())
 
-            envs = await env_group_builder.make_envs()
-            episodes = [run_rollout(policy(index), env) for index, env in enumerate(envs)]
-            return RolloutResult(list(await asyncio.gather(*episodes)), envs, [])
+            async def episode(index: int) -> Trajectory:
+                for left in reversed(range(objective.retries + 1)):
+                    try:
+                        return await run_rollout(policy(index), envs[index])
+                    except Exception as error:
+                        if not left:
+                            raise
+                        logger.warning("episode.failed", exc_info=True, extra={"officer.place": place})
+                        self.errors.append(RolloutError(type(error).__name__, str(error)))
+                        envs[index] = (await env_group_builder.make_envs())[index]
+                raise AssertionError("unreachable")
+
+            episodes = await asyncio.gather(*map(episode, range(len(envs))))
+            return RolloutResult(list(episodes), envs, self.errors)
 
     def policy(index: int) -> Seeded:
         return Seeded(client, objective.max_tokens, objective.temperature, (*place, index))
