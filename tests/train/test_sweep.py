@@ -14,7 +14,7 @@ import pytest
 from tinker_officer import EvalSuite, RunResult, Sweep
 from tinker_officer.errors import PlanError, RunError
 from tinker_officer.train.folder import RunFolder
-from tinker_officer.train.trial import Trial
+from tinker_officer.train.trial import SweepTrial
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_every_combination_is_a_trial_with_an_id_of_its_own(base):
     assert sweep.trials[5].run.plan.seed == 1
     again = Sweep(attrs.evolve(base, name="other")).over(seed=[1, 0], rank=[8, 4], learning_rate=[1e-3, 1e-4])
     assert {trial.id for trial in again.trials} == {trial.id for trial in sweep.trials}
-    assert Trial.of(base.pipeline(depth=0), {}).id == Trial.of(base, {}).id
+    assert SweepTrial.of(base.pipeline(depth=0), {}).id == SweepTrial.of(base, {}).id
     assert all(len(trial.run.name) <= 64 for trial in Sweep(attrs.evolve(base, name="x" * 64)).trials)
 
 
@@ -65,6 +65,18 @@ def test_a_chain_changes_nothing_before_it(base):
     assert "held_out/nll, the lowest is best" in halved.explain()
     assert "after 25%, 50% of the tokens the best 50% go on" in halved.explain()
     assert Sweep(base, by="train/mean_nll").metric == "train/mean_nll"
+
+
+def test_a_sweep_is_read_back_as_it_was(base, make_run):
+    """The same trials, rungs and rule, from text and the data; another text is refused."""
+    sweep = Sweep(base, by="held_out/nll").over(learning_rate=[1e-4, 1e-3], rank=[4]).halving(at=(0.5,))
+    held_out = make_run(count=50).data.split(0.3)[1]
+    again = Sweep.from_json(sweep.to_json(), data=base.data, held_out=held_out)
+    assert again.to_dict() == sweep.to_dict()
+    assert [trial.id for trial in again.trials] == [trial.id for trial in sweep.trials]
+    for text in ("{}", "nothing", base.to_json()):
+        with pytest.raises(RunError, match="this is not a sweep"):
+            Sweep.from_json(text)
 
 
 @pytest.mark.parametrize(

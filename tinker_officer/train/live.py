@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 import attrs
 
 from tinker_officer._service import On, connect
+from tinker_officer._text import duration
 from tinker_officer.train.evaluating import check_metrics
 from tinker_officer.train.failing import resume_line
 from tinker_officer.train.folder import RunFolder
@@ -319,7 +320,16 @@ class LiveRun:
             for key, value in (self._last.metrics if self._last else {}).items()
             if isinstance(value, int | float)
         )
-        return f"<p>{escape(repr(self))}</p><table>{figures}</table>"
+        return f"<p>{escape(repr(self))}{self._left()}</p><table>{figures}</table>"
+
+    def _left(self) -> str:
+        """Return a bar, and how long the rest will take at the pace so far."""
+        if self._last is None or self._over:
+            return ""
+        done, steps = self._last.index, self.run.plan.steps
+        rest_s = self._last.metrics["time/elapsed_s"] / done * (steps - done)
+        bar = f'<progress value="{done}" max="{steps}"></progress>'
+        return f" {bar} {done}/{steps}, {duration(rest_s)} left"
 
 
 def _settle(future: asyncio.Future[None]) -> None:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
-from tinker_officer.data.order import permutation
 from tinker_officer.errors import RunError
 from tinker_officer.train.objective import Batch, array
+from tinker_officer.train.order import permutation
 from tinker_officer.train.policies import Policies
 from tinker_officer.train.sampling import group_of
 from tinker_officer.train.source import Scene, content

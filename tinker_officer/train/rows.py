@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import attrs
 import numpy as np
 
-from tinker_officer.data.order import Order
 from tinker_officer.errors import RunError
 from tinker_officer.train.objective import Batch
+from tinker_officer.train.order import Order
 from tinker_officer.train.preference import Dpo, RewardModel
 from tinker_officer.train.reference import Reference
 from tinker_officer.train.rewards import Question

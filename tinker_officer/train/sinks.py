@@ -62,15 +62,7 @@ def wandb(project: str, *, name: str | None = None) -> Sink:
     Raises:
         RunError: `wandb` is not installed.
     """
-    _needs("wandb", "wandb")
-
-    def opened(run: Run, folder: Path) -> MetricLogger:
-        from tinker_cookbook.utils.ml_log import WandbLogger
-
-        log: MetricLogger = WandbLogger(project, run.to_dict(), folder, name or run.name)
-        return log
-
-    return Sink("wandb", opened)
+    return _cookbooks("wandb", "WandbLogger", project, name)
 
 
 def trackio(project: str, *, name: str | None = None) -> Sink:
@@ -83,15 +75,7 @@ def trackio(project: str, *, name: str | None = None) -> Sink:
     Raises:
         RunError: `trackio` is not installed.
     """
-    _needs("trackio", "trackio")
-
-    def opened(run: Run, folder: Path) -> MetricLogger:
-        from tinker_cookbook.utils.ml_log import TrackioLogger
-
-        log: MetricLogger = TrackioLogger(project, run.to_dict(), folder, name or run.name)
-        return log
-
-    return Sink("trackio", opened)
+    return _cookbooks("trackio", "TrackioLogger", project, name)
 
 
 def mlflow(experiment: str, *, tracking_uri: str | None = None) -> Sink:
@@ -99,7 +83,8 @@ def mlflow(experiment: str, *, tracking_uri: str | None = None) -> Sink:
 
     Args:
         experiment: its name; made when it is not there.
-        tracking_uri: the server or folder; None takes MLflow's own setting.
+        tracking_uri: the server, or a database such as `sqlite:///mlflow.db`; None takes MLflow's own
+            setting.
 
     Raises:
         RunError: `mlflow` is not installed.
@@ -119,6 +104,19 @@ def tensorboard(folder: str | Path | None = None) -> Sink:
     """
     _needs("tensorboardX", "tensorboardX")
     return Sink("tensorboard", lambda _run, own: _TensorBoard(Path(folder or own / "tensorboard")))
+
+
+def _cookbooks(module: str, kind: str, project: str, name: str | None) -> Sink:
+    """Return a sink that logs through one of the cookbook's loggers, which all are made alike."""
+    _needs(module, module)
+
+    def opened(run: Run, folder: Path) -> MetricLogger:
+        from tinker_cookbook.utils import ml_log
+
+        log: MetricLogger = getattr(ml_log, kind)(project, run.to_dict(), folder, name or run.name)
+        return log
+
+    return Sink(module, opened)
 
 
 class _MLflow:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -25,7 +26,7 @@ from tinker_officer._text import nearest, table
 from tinker_officer.errors import RunError
 from tinker_officer.train import trial as trials
 from tinker_officer.train.run import Run
-from tinker_officer.train.trial import SETTINGS, Standing, Trial
+from tinker_officer.train.trial import SETTINGS, Standing, SweepTrial
 
 
 if TYPE_CHECKING:
@@ -34,12 +35,25 @@ if TYPE_CHECKING:
 
 _FIX = "Sweep(run).over(learning_rate=[2e-4, 5e-4, 1e-3], rank=[8, 16])"
 _HALVING = "Sweep(run).over(rank=[8, 16]).halving(at=(0.25, 0.5), keep=0.5)"
+_KIND = "tinker_officer.Sweep"
+_FORMAT = 1
 _EXECUTORS = ("threads", "ray")
 
 
 def _based(_instance: Any, _attribute: Any, run: Any) -> None:
     if not isinstance(run, Run):
         raise RunError("a sweep varies a run", got=repr(run), need="a Run", fix=_FIX)
+
+
+def _known(name: str) -> None:
+    if name not in SETTINGS:
+        near = nearest(name, SETTINGS)
+        raise RunError(
+            "this cannot be swept",
+            got=repr(name),
+            need="one of " + ", ".join(SETTINGS) + (f" (did you mean {near}?)" if near else ""),
+            fix=_FIX,
+        )
 
 
 def _shares(_instance: Any, _attribute: Any, shares: tuple[float, ...]) -> None:
@@ -98,14 +112,7 @@ class Sweep:
         """
         changed = dict(self.axes)
         for name, values in axes.items():
-            if name not in SETTINGS:
-                near = nearest(name, SETTINGS)
-                raise RunError(
-                    "this cannot be swept",
-                    got=repr(name),
-                    need="one of " + ", ".join(SETTINGS) + (f" (did you mean {near}?)" if near else ""),
-                    fix=_FIX,
-                )
+            _known(name)
             changed[name] = tuple(values)
             if not changed[name] or len(set(changed[name])) < len(changed[name]):
                 raise RunError(
@@ -132,11 +139,11 @@ class Sweep:
         return attrs.evolve(self, rungs=tuple(at), keep=keep)
 
     @property
-    def trials(self) -> tuple[Trial, ...]:
+    def trials(self) -> tuple[SweepTrial, ...]:
         """Every combination of the values, each as a run with a name of its own."""
         names = [name for name, _ in self.axes]
         grid = itertools.product(*(values for _, values in self.axes))
-        return tuple(Trial.of(self.base, dict(zip(names, values, strict=True))) for values in grid)
+        return tuple(SweepTrial.of(self.base, dict(zip(names, values, strict=True))) for values in grid)
 
     @property
     def metric(self) -> str:
@@ -161,7 +168,7 @@ class Sweep:
         at: str | Path,
         *,
         at_once: int = 4,
-        on_each: Callable[[Trial, Standing], Any] | None = None,
+        on_each: Callable[[SweepTrial, Standing], Any] | None = None,
         executor: str = "threads",
         progress: bool | None = None,
     ) -> SweepResult:
@@ -192,9 +199,98 @@ class Sweep:
             self, on, Path(at), at_once=at_once, on_each=on_each, ray=executor == "ray", progress=progress
         )
 
+    def search(
+        self,
+        on: On,
+        at: str | Path,
+        *,
+        trials: int,
+        study: Any = None,
+        at_once: int = 1,
+        progress: bool | None = None,
+        **axes: Any,
+    ) -> SweepResult:
+        """Train trials that Optuna proposes; in a folder that has begun, go on from there; extra `optuna`.
+
+        Values given to `over` are choices, and the rungs of `halving` are where the study's pruner is asked;
+        `keep` plays no part. With `at_once=1` and a seeded sampler the search repeats.
+
+        Args:
+            on: a `LocalEngine`, a `tinker.ServiceClient`, or a base URL.
+            at: the search's folder; each trial is a run's folder in it, named by its id.
+            trials: how many different ones, those of an earlier start included; what is proposed again is
+                told to the study and not trained again.
+            study: an `optuna.Study` in the metric's direction; None makes one with a seeded TPE sampler.
+            at_once: trials that train at the same time.
+            progress: show progress (None: yes).
+            **axes: Optuna distributions by setting, as in `over`.
+
+        Raises:
+            RunError: Optuna is missing, the study looks for the other end, or a setting is not known.
+            PlanError: a proposed value is out of range.
+            EngineError: `on` is not a Tinker service.
+        """
+        from tinker_officer.train.sweep_optuna import search
+
+        for name in axes:
+            _known(name)
+        return search(
+            self, on, Path(at), axes, study=study, trials=trials, at_once=at_once, progress=progress
+        )
+
     async def run_async(self, on: On, at: str | Path, **settings: Any) -> SweepResult:
         """Do what `run` does, from a coroutine."""
         return await asyncio.to_thread(self.run, on, at, **settings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the sweep as JSON values; the data stays outside, its fingerprint is in the run's plan."""
+        return {
+            "kind": _KIND,
+            "format": _FORMAT,
+            "run": self.base.to_dict(),
+            "over": {name: list(values) for name, values in self.axes},
+            "rungs": list(self.rungs),
+            "keep": self.keep,
+            "by": self.by,
+            "higher_is_better": self.higher_is_better,
+        }
+
+    def to_json(self) -> str:
+        """Return the sweep as JSON text."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str, *, data: Any = None, held_out: Any = None) -> Self:
+        """Return the sweep that `to_json` wrote.
+
+        Args:
+            text: what `to_json` returned.
+            data: what the run trains on, as `Run.from_json` takes it.
+            held_out: the conversations of its suite, as `Run.from_json` takes them.
+
+        Raises:
+            RunError: it is not a sweep.
+            PlanError: `data` is not what was planned for.
+        """
+        try:
+            spec = json.loads(text)
+        except ValueError:
+            spec = None
+        if not isinstance(spec, dict) or (spec.get("kind"), spec.get("format")) != (_KIND, _FORMAT):
+            raise RunError(
+                "this is not a sweep",
+                got=repr(text[:80]),
+                need="what Sweep.to_json() writes",
+                fix="Sweep.from_json(sweep.to_json(), data=train)",
+            )
+        return cls(
+            Run.from_dict(spec["run"], data=data, held_out=held_out),
+            by=spec["by"],
+            higher_is_better=spec["higher_is_better"],
+            axes=tuple((name, tuple(values)) for name, values in spec["over"].items()),
+            rungs=tuple(spec["rungs"]),
+            keep=spec["keep"],
+        )
 
     def explain(self) -> str:
         """Return what will be tried, and what decides."""

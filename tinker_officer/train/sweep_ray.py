@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinker_officer.errors import OfficerError, RunError
-from tinker_officer.train.trial import Standing, Trial, advance
+from tinker_officer.train.trial import Standing, SweepTrial, advance
 
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _RETRIES = 10
 
 def on_ray(
     on: On, folder: Path, metric: str, *, at_once: int
-) -> Callable[[Sequence[Trial], int, float], Iterator[tuple[Trial, Standing]]]:
+) -> Callable[[Sequence[SweepTrial], int, float], Iterator[tuple[SweepTrial, Standing]]]:
     """Return what takes trials up to a rung on Ray, and yields where each stands, as they come.
 
     Args:
@@ -48,8 +48,8 @@ def on_ray(
     url, key = _address(on)
     task = ray.remote(num_cpus=1, max_retries=_RETRIES)(_task)
 
-    def work(trials: Sequence[Trial], rung: int, share: float) -> Iterator[tuple[Trial, Standing]]:
-        left, waiting = list(trials), dict[Any, Trial]()
+    def work(trials: Sequence[SweepTrial], rung: int, share: float) -> Iterator[tuple[SweepTrial, Standing]]:
+        left, waiting = list(trials), dict[Any, SweepTrial]()
         try:
             while left or waiting:
                 while left and len(waiting) < at_once:
@@ -87,7 +87,7 @@ def _address(on: On) -> tuple[str, str | None]:
 
 
 def _task(
-    trial: Trial, folder: str, url: str, key: str | None, rung: int, share: float, metric: str
+    trial: SweepTrial, folder: str, url: str, key: str | None, rung: int, share: float, metric: str
 ) -> Standing | None:
     """Advance one trial; runs in a worker."""
     import tinker

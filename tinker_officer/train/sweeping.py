@@ -20,7 +20,7 @@ from tinker_officer._service import connect
 from tinker_officer.errors import RunError
 from tinker_officer.train.folder import RunFolder
 from tinker_officer.train.sweep_result import SweepResult, TrialResult
-from tinker_officer.train.trial import Standing, Trial, advance
+from tinker_officer.train.trial import Standing, SweepTrial, advance
 
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tinker_officer.train.sweep import Sweep
 
 logger = logging.getLogger(__name__)
-OnEach = Callable[[Trial, Standing], Any]
+OnEach = Callable[[SweepTrial, Standing], Any]
 
 
 def sweep(
@@ -44,8 +44,12 @@ def sweep(
 ) -> SweepResult:
     """Run `spec` in `folder`; see `Sweep.run`."""
     trials = spec.trials
+    identities = {trial.id: trial.settings for trial in trials}
     with RunFolder(folder).owned():
-        write_atomic(folder / "sweep.json", json.dumps(_described(spec), indent=2) + "\n")
+        write_atomic(
+            folder / "sweep.json",
+            json.dumps({**spec.to_dict(), "trials": identities}, indent=2) + "\n",
+        )
         kept = Journal(folder / "standings.jsonl")
         known = {(one.trial, one.rung, one.share): one for one in (Standing(**record) for record in kept)}
         work = _work(spec, on, folder, at_once=at_once, ray=ray)
@@ -64,7 +68,7 @@ def sweep(
                 for trial, standing in work(wanted, rung, share):
                     kept.append(attrs.asdict(standing), sync=True)
                     standings[trial.id].append(standing)
-                    bar.advance(note=f"{trial.id} {_shown(standing)}")
+                    bar.advance(note=f"{trial.id} {shown(standing)}")
                     if on_each is not None:
                         on_each(trial, standing)
             alive = survivors(
@@ -83,8 +87,8 @@ def sweep(
 
 
 def survivors(
-    alive: Sequence[Trial], standings: dict[str, list[Standing]], *, keep: float, descending: bool
-) -> list[Trial]:
+    alive: Sequence[SweepTrial], standings: dict[str, list[Standing]], *, keep: float, descending: bool
+) -> list[SweepTrial]:
     """Return the trials that go on: the best share of them, in their own order; of equal ones the first.
 
     Raises:
@@ -99,7 +103,7 @@ def survivors(
             fix="Sweep(run).over(learning_rate=[1e-5, 1e-4])  # lower rates",
         )
 
-    def merit(trial: Trial) -> float:
+    def merit(trial: SweepTrial) -> float:
         score = standings[trial.id][-1].score
         if score is None:
             raise AssertionError("a sound trial without a score")
@@ -109,7 +113,7 @@ def survivors(
     return [trial for trial in alive if trial in going]
 
 
-_Work = Callable[[Sequence[Trial], int, float], Iterator[tuple[Trial, Standing]]]
+_Work = Callable[[Sequence[SweepTrial], int, float], Iterator[tuple[SweepTrial, Standing]]]
 
 
 def _work(spec: Sweep, on: On, folder: Path, *, at_once: int, ray: bool) -> _Work:
@@ -119,12 +123,12 @@ def _work(spec: Sweep, on: On, folder: Path, *, at_once: int, ray: bool) -> _Wor
 
         return on_ray(on, folder, spec.metric, at_once=at_once)
 
-    def work(trials: Sequence[Trial], rung: int, share: float) -> Iterator[tuple[Trial, Standing]]:
+    def work(trials: Sequence[SweepTrial], rung: int, share: float) -> Iterator[tuple[SweepTrial, Standing]]:
         if not trials:
             return
-        service, crew = connect(on), _Crew()
+        service, crew = connect(on), Crew()
 
-        def one(trial: Trial) -> Standing | None:
+        def one(trial: SweepTrial) -> Standing | None:
             return advance(
                 trial,
                 folder / trial.id,
@@ -137,7 +141,7 @@ def _work(spec: Sweep, on: On, folder: Path, *, at_once: int, ray: bool) -> _Wor
 
         with ThreadPoolExecutor(at_once, thread_name_prefix="sweep") as pool:
             try:
-                waiting: dict[Future[Standing | None], Trial] = {
+                waiting: dict[Future[Standing | None], SweepTrial] = {
                     pool.submit(one, trial): trial for trial in trials
                 }
                 while waiting:
@@ -154,7 +158,7 @@ def _work(spec: Sweep, on: On, folder: Path, *, at_once: int, ray: bool) -> _Wor
     return work
 
 
-class _Crew:
+class Crew:
     """The runs that are under way, so that all can be stopped with a checkpoint."""
 
     def __init__(self) -> None:
@@ -179,17 +183,6 @@ class _Crew:
             live.cancel()
 
 
-def _described(spec: Sweep) -> dict[str, Any]:
-    return {
-        "kind": "tinker_officer.Sweep",
-        "run": spec.base.to_dict(),
-        "over": {name: list(values) for name, values in spec.axes},
-        "rungs": list(spec.rungs),
-        "keep": spec.keep,
-        "by": spec.metric,
-        "trials": {trial.id: trial.settings for trial in spec.trials},
-    }
-
-
-def _shown(standing: Standing) -> str:
+def shown(standing: Standing) -> str:
+    """Return a standing's score for the progress bar."""
     return "broke down" if standing.score is None else f"{standing.score:.4f}"

@@ -53,7 +53,7 @@ SETTINGS: dict[str, Callable[[Run, Any], Run]] = {
 
 
 @attrs.frozen
-class Trial:
+class SweepTrial:
     """A run of a sweep.
 
     Args:
@@ -67,7 +67,7 @@ class Trial:
     id: str
 
     @classmethod
-    def of(cls, run: Run, settings: dict[str, Any]) -> Trial:
+    def of(cls, run: Run, settings: dict[str, Any]) -> SweepTrial:
         """Return the trial of `run` with these settings.
 
         Raises:
@@ -155,7 +155,7 @@ def _layer(run: Run, metric: str) -> str | None:
 
 
 def advance(
-    trial: Trial,
+    trial: SweepTrial,
     folder: Path,
     service: tinker.ServiceClient,
     *,
