@@ -82,6 +82,7 @@ def scene(told: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calla
 
     def begin() -> Scene:
         monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("TINKER_API_KEY", "")  # a page may set it; afterwards it is as it was
         write_files(tmp_path)
         registry = Registry.open(tmp_path / "models.db")
         version = registry.register(told["result"], told["card"])

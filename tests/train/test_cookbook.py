@@ -10,10 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tinker_cookbook.distillation import train_on_policy
+from tinker_cookbook.distillation.datasets import DistillationDatasetConfig, TeacherConfig
 from tinker_cookbook.preference import train_dpo
+from tinker_cookbook.recipes.math_rl.arithmetic_env import ArithmeticDatasetBuilder
+from tinker_cookbook.rl import train as rl_train
 from tinker_cookbook.supervised import train as supervised
 
-from tinker_officer import LocalEngine, LoRAPlan, PairCounts, Pairs, Run, TokenCounts
+from tinker_officer import EpisodeCounts, LocalEngine, LoRAPlan, PairCounts, Pairs, Run, TokenCounts
 from tinker_officer.errors import PlanError, RunError
 
 
@@ -45,19 +49,28 @@ def test_the_recipe_trains_on_a_plan_and_a_run_on_its_dataset_bit_for_bit(
     assert (theirs[0] > theirs[-1]) == (first > last)
 
 
-def test_a_dpo_plan_is_its_recipes_configuration(
-    tiny_model: Path, engine: LocalEngine, tmp_path: Path
+def test_the_dpo_recipe_trains_on_a_plan_and_a_run_on_its_dataset(
+    tiny_model: Path, engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pairs come as chosen and rejected in turn, which our own DPO takes as well."""
+    """The real recipe begins where DPO begins and falls; our own DPO takes its dataset and does as well."""
+    monkeypatch.setenv("TINKER_API_KEY", engine.token)
     pairs = Pairs.from_list(
         [{"prompt": f"Is {i} odd?", "chosen": "Perhaps.", "rejected": "Who asks?"} for i in range(6)]
     )
     plan = (
         LoRAPlan.for_(str(tiny_model)).dpo(pairs, dpo_beta=0.2).pin(batch_size=3, learning_rate=2e-3, rank=4)
     )
-    config = plan.to_cookbook_config(tmp_path / "recipe")
+    config = plan.to_cookbook_config(
+        tmp_path / "recipe", base_url=engine.base_url, num_epochs=3, save_every=0, eval_every=0
+    )
     assert isinstance(config, train_dpo.Config)
     assert config.dpo_beta == 0.2
+    train_dpo.main(config)
+    records = [json.loads(line) for line in (tmp_path / "recipe" / "metrics.jsonl").read_text().splitlines()]
+    theirs = [record["dpo_loss"] for record in records if "dpo_loss" in record]
+    assert len(theirs) == 6
+    assert theirs[0] == pytest.approx(np.log(2), rel=1e-3)
+    assert theirs[-1] < theirs[0]
     dataset, _ = config.dataset_builder()
     assert (len(dataset), len(dataset.get_batch(0))) == (2, 6)
     counted = LoRAPlan.for_(str(tiny_model)).dpo(PairCounts(pairs=6), epochs=3, dpo_beta=0.2)
@@ -67,10 +80,49 @@ def test_a_dpo_plan_is_its_recipes_configuration(
     assert history[-1]["train/dpo_loss"] < history[0]["train/dpo_loss"]
 
 
+@pytest.mark.parametrize("method", ["rl", "distill"])
+def test_a_plan_for_samples_is_its_recipes_configuration(
+    method: str, tiny_model: Path, engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real recipe takes the plan's numbers, and its prompts from where it is told."""
+    monkeypatch.setenv("TINKER_API_KEY", engine.token)
+    counts = EpisodeCounts(episodes=16, group_size=2, sampled_tokens=4)
+    plan = getattr(LoRAPlan.for_(str(tiny_model)), method)(counts).pin(learning_rate=2e-3, rank=4)
+    sums = ArithmeticDatasetBuilder(
+        batch_size=4,
+        model_name_for_tokenizer=str(tiny_model),
+        renderer_name="chatml",
+        n_batches=2,
+        include_fewshot=False,
+        group_size=2,
+    )
+    teacher = TeacherConfig(base_model=str(tiny_model))
+    prompts = {
+        "rl": {"dataset_builder": sums},
+        "distill": {
+            "dataset_configs": [
+                DistillationDatasetConfig(dataset_builder=sums, teacher_config=teacher, groups_per_batch=4)
+            ]
+        },
+    }[method]
+    with pytest.raises(PlanError, match="needs what no plan says"):
+        plan.to_cookbook_config(tmp_path)
+    config = plan.to_cookbook_config(
+        tmp_path / "recipe", base_url=engine.base_url, max_tokens=4, eval_every=0, save_every=0, **prompts
+    )
+    recipe = {"rl": rl_train, "distill": train_on_policy}[method]
+    assert isinstance(config, recipe.Config)
+    assert (config.learning_rate, config.lora_rank) == (2e-3, 4)
+    asyncio.run(recipe.main(config))
+    records = [json.loads(line) for line in (tmp_path / "recipe" / "metrics.jsonl").read_text().splitlines()]
+    assert [one["progress/batch"] for one in records if "progress/batch" in one] == [0, 1]
+
+
 def test_a_plan_from_counts_is_no_recipe(tiny_model: Path) -> None:
     """Without data there is nothing for a recipe to train on."""
+    plan = LoRAPlan.for_(str(tiny_model)).sft(TokenCounts(examples=4, trained=9, total=20))
     with pytest.raises(PlanError, match="no rows"):
-        LoRAPlan.for_(str(tiny_model)).rl(100).to_cookbook_config("runs/recipe")
+        plan.to_cookbook_config("runs/recipe")
 
 
 class Hollow:

@@ -1,8 +1,8 @@
 """One arm of a pilot: a short run at one learning rate, on its own training client.
 
-It trains as a run does that sets nothing: the same order of the data and the same schedule, which the train
-room takes from below too, the same optimizer and the same mean loss; `tests/plan/test_pilot.py` holds the
-last two equal to the train room's.
+It is a small copy of what the train room does, for the plan room stands below it: the same order of the
+data, the same linear schedule, the same optimizer and the same mean loss. `tests/plan/test_pilot.py` holds
+them equal to the train room's.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ import numpy.typing as npt
 
 from tinker_officer._journal import Journal
 from tinker_officer._progress import Progress
-from tinker_officer.data.order import Order
-from tinker_officer.plan.schedule import Schedule
 
 
 if TYPE_CHECKING:
@@ -32,20 +30,34 @@ logger = logging.getLogger(__name__)
 Floats = npt.NDArray[np.float64]
 
 ADAM = {"beta1": 0.9, "beta2": 0.95, "eps": 1e-12}
+WARMUP = 0.03
 DIVERGED = 0.3  # nats above the start
 _PATIENCE = 0.1  # share of the steps before an arm can be stopped
 _SAVES = 4  # states saved in an arm, so that an interrupted one does not begin again
 _AT_ONCE = 64  # held-out examples a request
 _KEPT = 32  # rendered batches
-_SCHEDULE = Schedule()
+
+
+def multiplier(step: int, steps: int) -> float:
+    """Return the share of the peak rate at `step` (from 1): a linear warm-up, then linear decay."""
+    warm = min(round(WARMUP * steps), steps - 1)
+    return step / (warm + 1) if step <= warm else 1.0 - (step - warm - 1) / (steps - warm)
+
+
+def rows_of(step: int, *, examples: int, batch_size: int, seed: int) -> npt.NDArray[np.int64]:
+    """Return the examples of `step` (from 1): each epoch in an order of its own, from the seed alone."""
+    per_epoch = -(-examples // batch_size)
+    epoch, position = divmod(step - 1, per_epoch)
+    keys = np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64)).random_raw(examples)
+    order = np.argsort(keys, kind="stable").astype(np.int64)
+    return order[position * batch_size : (position + 1) * batch_size]
 
 
 class Batches:
     """Batches of the training data, rendered once for all arms, off the event loop."""
 
     def __init__(self, examples: Examples, *, batch_size: int, seed: int) -> None:
-        self.examples = examples
-        self.order = Order(np.arange(len(examples)), batch_size, epochs=1, seed=seed)
+        self.examples, self.batch_size, self.seed = examples, batch_size, seed
         self._made: dict[int, asyncio.Task[list[tinker.Datum]]] = {}
         self._one = asyncio.Lock()
 
@@ -64,7 +76,8 @@ class Batches:
     def _datums(self, step: int) -> list[tinker.Datum]:
         import tinker
 
-        datums = [self.examples[row] for row in self.order.batch(step)]
+        rows = rows_of(step, examples=len(self.examples), batch_size=self.batch_size, seed=self.seed)
+        datums = [self.examples[int(row)] for row in rows]
         total = sum(float(weights(datum).sum()) for datum in datums)
         return [
             tinker.Datum(
@@ -208,7 +221,7 @@ class ArmRun:
 
         data = await self.batches.get(step)
         computed = client.forward_backward(data, "cross_entropy")
-        rate = self.learning_rate * _SCHEDULE.multiplier(step, self.steps)
+        rate = self.learning_rate * multiplier(step, self.steps)
         applied = client.optim_step(tinker.AdamParams(learning_rate=rate, **ADAM))
         due = step % max(1, self.steps // _SAVES) == 0 and step < self.steps
         saved = None

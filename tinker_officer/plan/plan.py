@@ -254,7 +254,10 @@ class LoRAPlan(Methods):
 
         For `sft` and `prompt_distillation` it is a `tinker_cookbook.supervised.train.Config`, for `dpo` a
         `tinker_cookbook.preference.train_dpo.Config`: `asyncio.run(train.main(config))` trains. The recipe
-        sums the loss over tokens, and resumes and saves in its own way.
+        sums the loss over tokens, and resumes and saves in its own way. For `rl` it is a
+        `tinker_cookbook.rl.train.Config`, which needs `dataset_builder=` and `max_tokens=`; for `distill` a
+        `tinker_cookbook.distillation.train_on_policy.Config`, which needs `dataset_configs=` and
+        `max_tokens=`.
 
         Args:
             log_path: the recipe's folder.
@@ -262,7 +265,7 @@ class LoRAPlan(Methods):
                 `evaluator_builders=suite.builders()`; they replace the plan's.
 
         Raises:
-            PlanError: the plan was made from counts, or for another method.
+            PlanError: the plan was made from counts or for another method, or something needed is not given.
         """
         from tinker_officer.plan.recipe_config import recipe_config
 
