@@ -35,6 +35,16 @@ def test_a_training_plot_says_what_it_draws():
     assert "95 % interval" not in plots.training([], [plots.Curve("held_out/nll", (plots.Point(0, 2.0),))])
 
 
+def test_a_reward_is_drawn_with_the_spread_of_its_episodes():
+    """The axis says what is watched; an NLL that was evaluated meanwhile has no place on it."""
+    earned = [{"step": i, "rl/reward_mean": i / 10, "rl/reward_std": 0.3} for i in range(1, 9)]
+    svg = plots.training(earned, [plots.Curve("held_out/nll", (plots.Point(0, 2.0),))])
+    for text in ("reward", "episodes, ± 1 sd", "train, smoothed"):
+        assert text in svg
+    assert "held_out/nll" not in svg
+    assert "reverse KL" in plots.training([{**row, "distill/teacher_kl": 1.0} for row in earned], [])
+
+
 def test_plots_are_the_same_every_time_and_change_no_setting():
     """The same figures give the same bytes, and the user's matplotlib stays as it was."""
     before = dict(mpl.rcParams)

@@ -111,7 +111,8 @@ def _headline(comparison: Comparison | None, cards: Sequence[Scorecard]) -> list
 
 
 def _tiles(result: RunResult, history: Sequence[dict[str, Any]]) -> list[Row]:
-    losses = [row["train/mean_nll"] for row in history if number(row.get("train/mean_nll"))]
+    watched = plots.measure(history)
+    values = [row[watched.key] for row in history if number(row.get(watched.key))]
     trained = sum(row["train/tokens"] for row in history if number(row.get("train/tokens")))
     taken = sum(row["time/step_s"] for row in history if number(row.get("time/step_s")))
     rank = (result.plan.get("computed") or {}).get("rank")
@@ -119,7 +120,11 @@ def _tiles(result: RunResult, history: Sequence[dict[str, Any]]) -> list[Row]:
         ("steps", f"{result.steps:,}", result.stopped),
         ("trained tokens", count(trained) if trained else "", "over all epochs"),
         ("LoRA rank", str(rank or ""), ""),
-        ("train NLL", f"{losses[-1]:.3f}" if losses else "", f"from {losses[0]:.3f} nats" if losses else ""),
+        (
+            watched.name,
+            f"{values[-1]:.3f}" if values else "",
+            f"from {values[0]:.3f}" if values else "",
+        ),
         ("training", duration(taken) if taken else "", "without evaluations" if taken else ""),
     ]
     return [tile for tile in tiles if tile[1]]

@@ -65,6 +65,30 @@ class Curve:
     points: tuple[Point, ...]
 
 
+@attrs.frozen
+class Measure:
+    """What a method is watched by: its metric, its name, what the axis says, and how far episodes spread."""
+
+    key: str
+    name: str
+    axis: str
+    spread: str | None = None
+
+
+MEASURES = (
+    Measure("train/mean_nll", "train NLL", "NLL, nats a token"),
+    Measure("train/dpo_loss", "DPO loss", "DPO loss, nats a pair"),
+    Measure("train/reward_loss", "ranking loss", "ranking loss, nats a pair"),
+    Measure("distill/teacher_kl", "KL to the teacher", "reverse KL to the teacher, nats a token"),
+    Measure("rl/reward_mean", "mean reward", "reward", spread="rl/reward_std"),
+)
+
+
+def measure(history: Sequence[dict[str, Any]]) -> Measure:
+    """Return what a run is watched by, from the metrics that it has."""
+    return next((one for one in MEASURES if any(one.key in row for row in history)), MEASURES[0])
+
+
 def smoothed(values: Sequence[float]) -> list[float]:
     """Return the mean of each value and its neighbours, over a twentieth of the run: it lags behind nothing.
 
@@ -80,7 +104,10 @@ def smoothed(values: Sequence[float]) -> list[float]:
 
 
 def training(history: Sequence[dict[str, Any]], curves: Sequence[Curve]) -> str:
-    """Return the plot of training: NLL by step, raw and smoothed, evaluations, and the learning rate.
+    """Return the plot of training: loss or reward by step, raw and smoothed, evaluations, learning rate.
+
+    Of a reward, the band is a standard deviation of single episodes to both sides of the mean, smoothed. A
+    loss that is no NLL, and a reward, have an axis of their own, so evaluated NLL is not drawn beside them.
 
     Args:
         history: one record a step, as `RunResult.history` gives them.
@@ -89,7 +116,9 @@ def training(history: Sequence[dict[str, Any]], curves: Sequence[Curve]) -> str:
     Returns:
         SVG; empty when there is nothing to draw.
     """
-    rows = [(row["step"], row["train/mean_nll"]) for row in history if _finite(row.get("train/mean_nll"))]
+    watched = measure(history)
+    curves = curves if watched is MEASURES[0] else ()
+    rows = [row for row in history if _finite(row.get(watched.key))]
     rates = [
         (row["step"], row["train/learning_rate"])
         for row in history
@@ -104,14 +133,26 @@ def training(history: Sequence[dict[str, Any]], curves: Sequence[Curve]) -> str:
             _learning_rate(below, rates)
         else:
             above = below = figure.subplots()
-        _losses(above, rows, curves)
+        _losses(above, rows, watched, curves)
         below.set_xlabel("step")
         return _svg(figure, "training")
 
 
-def _losses(axes: Axes, rows: Sequence[tuple[int, float]], curves: Sequence[Curve]) -> None:
+def _losses(axes: Axes, rows: Sequence[dict[str, Any]], watched: Measure, curves: Sequence[Curve]) -> None:
     if rows:
-        steps, values = zip(*rows, strict=True)
+        steps, values = [row["step"] for row in rows], [row[watched.key] for row in rows]
+        if watched.spread is not None:
+            spread = np.array(smoothed([row.get(watched.spread, 0.0) for row in rows]))
+            middle = np.array(smoothed(values))
+            axes.fill_between(
+                steps,
+                middle - spread,
+                middle + spread,
+                color=TRAIN,
+                alpha=0.25,
+                linewidth=0,
+                label="episodes, ± 1 sd",
+            )
         axes.plot(steps, values, color=TRAIN, linewidth=0.9, label="train, by step")
         if len(rows) > 2:  # noqa: PLR2004 - an average of two says nothing
             axes.plot(steps, smoothed(values), color=SMOOTH, linewidth=1.8, label="train, smoothed")
@@ -133,9 +174,9 @@ def _losses(axes: Axes, rows: Sequence[tuple[int, float]], curves: Sequence[Curv
             capsize=2.5,
             label=curve.label + (", 95 % interval" if any(point.interval for point in curve.points) else ""),
         )
-    axes.set_ylabel("NLL, nats a token")
+    axes.set_ylabel(watched.axis)
     axes.grid(axis="y")
-    axes.legend(loc="upper right")
+    axes.legend(loc="best" if watched.spread else "upper right")
     axes.margins(x=0.02)
 
 
