@@ -17,8 +17,10 @@ from tinker_officer import Conversations, LoRAPlan, TokenCounts
 from tinker_officer._journal import Journal
 from tinker_officer.errors import PlanError
 from tinker_officer.plan.pilot import arm_steps, piloted, run_pilot, run_pilot_async
-from tinker_officer.plan.pilot_arm import ADAM, diverged
+from tinker_officer.plan.pilot_arm import ADAM, diverged, multiplier, rows_of
 from tinker_officer.plan.pilot_fit import Arm, PilotFit
+from tinker_officer.train.order import Order
+from tinker_officer.train.schedule import Schedule
 from tinker_officer.train.settings import Adam
 from tinker_officer.train.sft import scale
 
@@ -233,8 +235,14 @@ def test_an_arm_is_a_tenth_of_the_run_and_at_least_100_steps() -> None:
 
 
 def test_an_arm_trains_as_a_run_does() -> None:
-    """The optimizer and the mean loss are those of the train room, which the plan room may not import."""
-    adam = Adam()
+    """Order, schedule and optimizer are those of the train room, which the plan room may not import."""
+    schedule, adam = Schedule(), Adam()
+    for steps in (1, 7, 100, 333):
+        for step in range(1, steps + 1):
+            assert multiplier(step, steps) == schedule.multiplier(step, steps)
+    order = Order(np.arange(53), batch_size=8, epochs=3, seed=5)
+    for step in range(1, order.steps + 1):
+        assert tuple(rows_of(step, examples=53, batch_size=8, seed=5)) == order.batch(step)
     assert {name: getattr(adam, name) for name in ADAM} == ADAM
     assert (adam.weight_decay, adam.grad_clip_norm) == (0.0, 0.0)
     [scaled] = scale([np.array([0.0, 1.0, 1.0])], "token")

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.train.records import saved_files
 from tinker_officer import Conversations, LoRAPlan, Run
 
 
@@ -60,13 +61,6 @@ def make_run(tiny_model: Path, rows: Path) -> MakeRun:
     return make
 
 
-def saved_files(root: Path, state_path: str) -> dict[str, str]:
-    """Return the digests of a checkpoint's files in an engine's folder, weights and optimizer."""
-    run, kind, name = state_path.removeprefix("tinker://").split("/")
-    meta = json.loads((root / "runs" / run.replace(":", "+") / kind / name / "meta.json").read_text())
-    return {file: described["sha256"] for file, described in meta["files"].items() if "safetensors" in file}
-
-
 @pytest.fixture(scope="session")
 def digests(engine: Any) -> Callable[[str], dict[str, str]]:
     """Return a function from a state path to the digests of its weights and optimizer."""
@@ -105,7 +99,7 @@ class Forge:
         """Start what is ordered and return the process id."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        order |= {"folder": str(folder), "url": engine.base_url, "token": engine.token}
+        order = {"url": engine.base_url, **order, "folder": str(folder), "token": engine.token}
         print(json.dumps(order), file=self._process.stdin, flush=True)
         return int(self._process.stdout.readline())
 

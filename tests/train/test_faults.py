@@ -6,7 +6,6 @@ to go on, and then ends with them: no optimizer step is applied twice, and none 
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import random
@@ -20,6 +19,7 @@ from typing import Any
 import pytest
 import tinker
 
+from tests.train.records import applied, numbers, saved_files
 from tinker_officer import LocalEngine, Run, RunResult
 
 
@@ -37,18 +37,6 @@ def run(make_run: Callable[..., Run]) -> Run:
 def whole(run: Run, engine: LocalEngine, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
     """The result of the run on a wire without faults."""
     return run.run(on=engine, at=tmp_path_factory.mktemp("whole") / "run", progress=False)
-
-
-def numbers(folder: Path) -> list[dict[str, Any]]:
-    """Every record of the metrics but its times, as it stands in the file."""
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in one.items() if not key.startswith("time/")} for one in records]
-
-
-def applied(folder: Path) -> list[dict[str, Any]]:
-    """What the ledger says of each step, as it stands in the file."""
-    records = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
-    return [{**one, "attempt": None} for one in records if "step" in one]
 
 
 class Weather:
@@ -149,10 +137,3 @@ def test_a_restarted_server_stops_the_run_resumably(
         result = run.run(on=engine, at=tmp_path / "run", progress=False)
         assert saved_files(tmp_path / "engine", result.final.state_path) == weather.bits
     assert numbers(tmp_path / "run") == numbers(weather.whole.folder)
-
-
-def saved_files(root: Path, state_path: str) -> dict[str, str]:
-    """Return the digests of a checkpoint's files in an engine's folder, weights and optimizer."""
-    name, kind, save = state_path.removeprefix("tinker://").split("/")
-    meta = json.loads((root / "runs" / name.replace(":", "+") / kind / save / "meta.json").read_text())
-    return {file: described["sha256"] for file, described in meta["files"].items() if "safetensors" in file}

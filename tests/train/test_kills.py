@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import signal
@@ -14,24 +13,13 @@ from typing import Any
 
 import pytest
 
+from tests.train.records import applied, numbers
 from tinker_officer import LocalEngine, RunResult
 from tinker_officer.testing import tiny_model as make_model
 
 
 METHODS = ("sft", "guarded", "dpo", "rl", "distill")
 Digests = Callable[[str], dict[str, str]]
-
-
-def numbers(folder: Path) -> list[dict[str, Any]]:
-    """Every record of the metrics but its times, as it stands in the file."""
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in one.items() if not key.startswith("time/")} for one in records]
-
-
-def applied(folder: Path) -> list[dict[str, Any]]:
-    """What the ledger says of each step, as it stands in the file."""
-    records = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
-    return [{**one, "attempt": None} for one in records if "step" in one]
 
 
 class Bench:

@@ -274,7 +274,9 @@ def test_it_prints_well(run: Run, engine: LocalEngine, tmp_path: Path) -> None:
     with run.start(on=engine, at=tmp_path / "run", progress=False) as live:
         next(iter(live))
         assert repr(live).startswith("<LiveRun 'sums': running at step ")
-        assert "train/mean_nll" in live._repr_html_()
+        drawn = live._repr_html_()
+        assert "train/mean_nll" in drawn
+        assert " left</p>" in drawn or live.done
     assert repr(live) == "<LiveRun 'sums': ended at step 24>"
     result = live.result()
     assert "\n" not in repr(result)

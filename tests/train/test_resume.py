@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import signal
@@ -14,36 +13,18 @@ from typing import Any
 
 import pytest
 
+from tests.train.records import applied, numbers, saved_files
 from tinker_officer import LocalEngine, Run, RunResult
 
 
-COUNT, KILLS = 22, 12
+COUNT, KILLS = 22, 10
 Digests = Callable[[str], dict[str, str]]
-
-
-def saved_files(root: Path, state_path: str) -> dict[str, str]:
-    """Return the digests of a checkpoint's files in an engine's folder, weights and optimizer."""
-    run, kind, name = state_path.removeprefix("tinker://").split("/")
-    meta = json.loads((root / "runs" / run.replace(":", "+") / kind / name / "meta.json").read_text())
-    return {file: described["sha256"] for file, described in meta["files"].items() if "safetensors" in file}
 
 
 @pytest.fixture(scope="module")
 def run(make_run: Callable[..., Run]) -> Run:
     """Twenty-four steps, three epochs of eight, a checkpoint every five: the last of an epoch is small."""
     return make_run(count=COUNT, epochs=4, batch_size=4).checkpoint(every=5)
-
-
-def numbers(folder: Path) -> list[dict[str, Any]]:
-    """Every record of the metrics but its times, as it stands in the file."""
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in one.items() if not key.startswith("time/")} for one in records]
-
-
-def applied(folder: Path) -> list[dict[str, Any]]:
-    """What the ledger says of each step, as it stands in the file."""
-    records = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
-    return [{**one, "attempt": None} for one in records if "step" in one]
 
 
 def reached(folder: Path, step: int) -> bool:
@@ -107,6 +88,35 @@ def test_killed_at_a_random_moment_it_ends_bit_identical(
     with contextlib.suppress(ProcessLookupError):  # it had ended: starting again must change nothing
         os.kill(pid, signal.SIGKILL)
     forge.wait(pid)
+    forge.wait(forge.start(run, rows, COUNT, folder, engine))
+    same(folder, reference, digests, digests)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["HELD", "SILENT"])
+def test_killed_in_the_middle_of_a_checkpoint_it_ends_bit_identical(
+    kind: str,
+    run: Run,
+    rows: Path,
+    forge: Any,
+    engine: LocalEngine,
+    wires: Any,
+    digests: Digests,
+    unbroken: tuple[Path, float],
+    tmp_path: Path,
+) -> None:
+    """SIGKILL while a save is on its way, or done and not yet known of: the same bits as never stopped."""
+    reference, _ = unbroken
+    folder = tmp_path / "run"
+    aimed = wires.Aimed("/save_weights", getattr(wires, kind))
+    with wires.Wire(engine.base_url, schedule=aimed) as wire:
+        pid = forge.start(run, rows, COUNT, folder, engine, url=wire.url)
+        assert aimed.hit.wait(60)
+        while not reached(folder, 4):  # the steps before it come through
+            time.sleep(0.002)
+        os.kill(pid, signal.SIGKILL)
+        forge.wait(pid)
+    assert not (folder / "checkpoints.jsonl").exists()
     forge.wait(forge.start(run, rows, COUNT, folder, engine))
     same(folder, reference, digests, digests)
 

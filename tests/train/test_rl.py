@@ -15,6 +15,7 @@ from tinker_cookbook.completers import TokensWithLogprobs
 from tinker_cookbook.rl.types import RLDataset, Trajectory, TrajectoryGroup, Transition
 
 from tests.train.groups import NOTHING, Evens, TwoTurns, evens
+from tests.train.records import numbers
 from tinker_officer import EpisodeCounts, LocalEngine, LoRAPlan, Run
 from tinker_officer.errors import RunError
 from tinker_officer.train.objective import array
@@ -46,12 +47,6 @@ def make_run(model: Path, *, lag: int = 0, steps: int = 6, size: int = 4, **sett
     return run.rl(evens(size=size), max_tokens=6, max_steps_off_policy=lag, **settings)
 
 
-def numbers(folder: Path) -> list[dict[str, Any]]:
-    """Every record of the metrics but its times."""
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in one.items() if not key.startswith("time/")} for one in records]
-
-
 def test_advantages_are_rewards_less_the_mean_of_their_group() -> None:
     """What is trained on are the sampled tokens of mixed groups, each with its episode's advantage."""
     datums, measured = asyncio.run(Rl(max_tokens=8).learned(GROUPS, None))
@@ -68,6 +63,7 @@ def test_advantages_are_rewards_less_the_mean_of_their_group() -> None:
             "rl/constant_groups": 0.5,
             "rl/groups": 2,
             "rl/episodes": 5,
+            "rl/failed": 0,
             "rl/turns": 1.0,
             "rl/sampled_tokens": 8,
             "rl/truncated": 0.2,

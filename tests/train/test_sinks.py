@@ -46,6 +46,53 @@ def test_tensorboard_gets_every_number(make_run: MakeRun, engine: LocalEngine, t
     ]
 
 
+def test_wandb_keeps_a_run_offline(
+    make_run: MakeRun, engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Offline, W&B's own file in the run's folder is there, and no sink has failed."""
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    result = make_run(count=8, epochs=1).run(
+        on=engine, at=tmp_path / "run", progress=False, sinks=[sinks.wandb("tickets")]
+    )
+    (kept,) = (tmp_path / "run/wandb").glob("offline-run-*/*.wandb")
+    written = kept.read_bytes()
+    assert b"train/mean_nll" in written
+    assert f"{result.metrics['train/mean_nll']:.10f}"[:10].encode() in written
+
+
+def test_mlflow_gets_every_number(make_run: MakeRun, engine: LocalEngine, tmp_path: Path) -> None:
+    """A database has each step's loss, and the run is ended there."""
+    tracking = pytest.importorskip("mlflow.tracking")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    result = make_run(epochs=1).run(
+        on=engine, at=tmp_path / "run", progress=False, sinks=[sinks.mlflow("tickets", tracking_uri=uri)]
+    )
+    client = tracking.MlflowClient(uri)
+    (kept,) = client.search_runs([client.get_experiment_by_name("tickets").experiment_id])
+    assert (kept.info.run_name, kept.info.status) == ("sums", "FINISHED")
+    losses = client.get_metric_history(kept.info.run_id, "train/mean_nll")
+    assert [(one.step, one.value) for one in losses] == [
+        (record["step"], record["train/mean_nll"]) for record in result.history()
+    ]
+
+
+def test_trackio_gets_every_number(
+    make_run: MakeRun, engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its database has each step's loss."""
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    pytest.importorskip("trackio")
+    from trackio.sqlite_storage import SQLiteStorage
+
+    monkeypatch.setattr("trackio.sqlite_storage.TRACKIO_DIR", tmp_path / "trackio")
+    result = make_run(epochs=1).run(
+        on=engine, at=tmp_path / "run", progress=False, sinks=[sinks.trackio("tickets")]
+    )
+    losses = [row["train/mean_nll"] for row in SQLiteStorage.get_logs("tickets", "sums")]
+    assert losses == [record["train/mean_nll"] for record in result.history()]
+
+
 class Slow:
     """A logger as the cookbook's are, which is given everything and keeps nobody waiting."""
 

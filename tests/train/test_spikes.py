@@ -13,10 +13,11 @@ import pytest
 import tinker
 from scipy import stats
 
+from tests.train.records import numbers
 from tinker_officer import Conversations, LocalEngine, LoRAPlan, Run, RunResult
-from tinker_officer.data.order import Order
 from tinker_officer.errors import RunError
 from tinker_officer.train.batches import Batches
+from tinker_officer.train.order import Order
 from tinker_officer.train.spikes import SpikeGuard, robust_z
 
 
@@ -26,14 +27,6 @@ BAD_STEP = 14
 
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def numbers(folder: Path) -> list[dict[str, Any]]:
-    """Every record of the metrics but its times."""
-    return [
-        {key: value for key, value in one.items() if not key.startswith("time/")}
-        for one in lines(folder / "metrics.jsonl")
-    ]
 
 
 @pytest.fixture(scope="module")

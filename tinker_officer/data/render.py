@@ -160,7 +160,12 @@ def prompt_messages(conversation: Conversation, renderer: Renderer) -> list[Mess
     system = ""
     if messages[0]["role"] == "system":
         system, messages = str(messages[0]["content"]), messages[1:]
-    tools: Any = [{"description": "", "parameters": {}, **tool} for tool in conversation.tools]
+    missing = {"description": "", "parameters": {}}
+    # In the row's own order, as a template writes them, and the cookbook's environments.
+    tools: Any = [
+        {**tool, **{key: value for key, value in missing.items() if key not in tool}}
+        for tool in conversation.tools
+    ]
     try:
         return [*renderer.create_conversation_prefix_with_tools(tools, system), *messages]
     except NotImplementedError as error:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tinker_officer.data.order import Order, permutation
 from tinker_officer.errors import RunError
+from tinker_officer.train.order import Order, permutation
 
 
 _MASK = (1 << 64) - 1

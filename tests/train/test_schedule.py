@@ -7,7 +7,7 @@ import math
 import pytest
 
 from tinker_officer.errors import RunError
-from tinker_officer.plan.schedule import Schedule
+from tinker_officer.train.schedule import Schedule
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 100])
