@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import re
 from pathlib import Path
 
 from tinker_officer._files import write_atomic
@@ -17,3 +20,12 @@ def write(page: str, script: str, text: str) -> None:
     before, rest = path.read_text("utf-8").split(begin)
     _, after = rest.split(END, 1)
     write_atomic(path, f"{before}{begin}\n\n{text}\n\n{END}{after}")
+
+
+def machine() -> str:
+    """Name what a figure was taken on: the processor, how many cores it has, and Python's version."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text("utf-8") if path.is_file() else ""
+    named = re.search(r"^model name\s*:\s*(.+)$", lines, re.MULTILINE)
+    processor = named[1] if named else platform.processor() or platform.machine()
+    return f"{processor}, {os.cpu_count()} cores, Python {platform.python_version()}"

@@ -1,10 +1,13 @@
 """Measure `measure`: speed against the obvious loop and the tokenizer alone, and peak memory.
 
     python bench/measure.py                     # 200,000 conversations of about 1 KB
-    python bench/measure.py --rows 2000000      # is memory flat?
+    python bench/measure.py --write             # and into docs/explanation/measure-speed.md
+    python bench/measure.py --rows 2000000 --only "measure, extra fast"  # is memory flat?
 
-Each figure is taken in a fresh process; ratios compare processes of one run, in conversations per second of
-wall time. The obvious loop (`renderer.build_supervised_example` a row) is timed on `--obvious` of the rows,
+Memory follows the rows, not their length, so `--size 0.1` shows it sooner. With `--file` the conversations
+are kept in a file, or taken from there, so that parts of the bench can be run one after the other. Each
+figure is taken in a fresh process; ratios compare processes of one run, in conversations per second of wall
+time. The obvious loop (`renderer.build_supervised_example` a row) is timed on `--obvious` of the rows,
 spread over the file, because all of them would take many minutes.
 
 The text is windows of the standard library's source and documentation strings (prose, code, numbers), cut
@@ -29,6 +32,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import _page
+
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 LETTERS = (
@@ -40,14 +45,15 @@ LETTERS = (
 )
 
 
-def texts(rows: int, seed: int = 0) -> Iterator[tuple[str, str]]:
-    """Yield a question of about 300 letters and an answer of about 600, a row."""
+def texts(rows: int, size: float, seed: int = 0) -> Iterator[tuple[str, str]]:
+    """Yield a question of about 300 letters and an answer of about 600, a row, times `size`."""
     pick = random.Random(seed)
     files = sorted(Path(sysconfig.get_path("stdlib")).rglob("*.py"))
     files = [file for file in files if "site-packages" not in file.parts]
     source = "".join(file.read_text(errors="ignore") for file in files if "test" not in file.parts)
 
-    def window(letters: int) -> str:
+    def some(about: float) -> str:
+        letters = int(about) + 1
         start = pick.randrange(len(source) - letters)
         words = source[start : start + letters].split(" ")
         for _ in range(max(1, letters // 180)):
@@ -56,15 +62,15 @@ def texts(rows: int, seed: int = 0) -> Iterator[tuple[str, str]]:
         return " ".join(words).strip() or "?"
 
     for _ in range(rows):
-        yield window(int(pick.lognormvariate(5.6, 0.4))), window(int(pick.lognormvariate(6.3, 0.4)))
+        yield some(size * pick.lognormvariate(5.6, 0.4)), some(size * pick.lognormvariate(6.3, 0.4))
 
 
-def write(path: Path, rows: int) -> None:
+def write(path: Path, rows: int, size: float) -> None:
     """Write the conversations, and print what they are like."""
     words: set[str] = set()
     count = 0
     with path.open("w") as file:
-        for number, (question, answer) in enumerate(texts(rows)):
+        for number, (question, answer) in enumerate(texts(rows, size)):
             turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
             file.write(json.dumps({"messages": turns}, ensure_ascii=False) + "\n")
             if number < 20_000:
@@ -151,19 +157,44 @@ def _child(what: str, arguments: argparse.Namespace, path: Path) -> dict[str, An
     command += ["--obvious", str(arguments.obvious)]
     result: dict[str, Any] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     result["rate"] = result["rows"] / result["wall"]
-    each = result["cpu"] / result["rows"] * 1e6
-    print(f"{what:28s} {result['rate']:9,.0f} conversations/s  {each:7.0f} us of CPU each", flush=True)
+    result["each"] = result["cpu"] / result["rows"] * 1e6
+    memory = f"{result['peak']:.0f} MB ({result['before']:.0f} before)" if "peak" in result else ""
+    print(f"{what:26s} {result['rate']:9,.0f}/s  {result['each']:7.0f} us of CPU each  {memory}", flush=True)
     return result
+
+
+def table(got: dict[str, dict[str, Any]], rows: int) -> str:
+    """Return what was measured as Markdown, with the ratios that are promised."""
+    lines = [
+        f"{rows:,} conversations of about 1 KB, the tokenizer of `{MODEL}`, on {_page.machine()}:",
+        "",
+        "| | conversations a second | processor time each | peak memory |",
+        "|---|---:|---:|---:|",
+    ]
+    for what, result in got.items():
+        memory = f"{result['peak']:.0f} MB" if "peak" in result else ""
+        lines.append(f"| {what} | {result['rate']:,.0f} | {result['each']:.0f} µs | {memory} |")
+    rate = {what: result["rate"] for what, result in got.items()}
+    each = {what: result["each"] for what, result in got.items()}
+    loop, plain, fast = "obvious loop", "measure", "measure, extra fast"
+    text = f"""
+- Of what the obvious loop does in the same time: {rate[fast] / rate[loop]:.1f} times as many with the extra
+  (wanted: 15), {rate[plain] / rate[loop]:.1f} times without it (wanted: 3).
+- Of what `fastokens` does alone: {rate[fast] / rate["fastokens alone, all cores"]:.2f} (wanted: 0.5).
+- In processor time: {each[loop] / each[fast]:.1f} and {each[loop] / each[plain]:.1f} times less each."""
+    return "\n".join(lines) + "\n" + text
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--size", type=float, default=1.0, help="of a conversation, in KB")
     parser.add_argument("--obvious", type=int, default=10_000, help="rows that the obvious loop is timed on")
     parser.add_argument("--only", help="one of the measurements", default=None)
+    parser.add_argument("--file", type=Path, help="where the conversations are, or are to be kept")
+    parser.add_argument("--write", action="store_true", help="into docs/explanation/measure-speed.md")
     parser.add_argument("--child")
-    parser.add_argument("--file", type=Path)
     arguments = parser.parse_args()
     ways = {
         "obvious loop": lambda path: obvious(path, arguments.rows, arguments.obvious),
@@ -178,33 +209,15 @@ def main() -> None:
 
     os.environ["TINKER_OFFICER_HOME"] = str(home())
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "conversations.jsonl"
-        write(path, arguments.rows)
+        path = arguments.file or Path(folder) / "conversations.jsonl"
+        if not path.exists():
+            write(path, arguments.rows, arguments.size)
         got = {what: _child(what, arguments, path) for what in ways if arguments.only in {None, what}}
-    for what in ("measure", "measure, extra fast"):
-        if what in got:
-            memory = got[what]
-            print(
-                f"{what}: peak {memory['peak']:.0f} MB; {memory['before']:.0f} MB before the first row, ",
-                end="",
-            )
-            print(f"{memory['loaded']:.0f} MB when all are checked")
-    if len(got) < len(ways):
-        return
-    plain, fast, base = (
-        got["measure"]["rate"],
-        got["measure, extra fast"]["rate"],
-        got["obvious loop"]["rate"],
-    )
-    each = {what: result["cpu"] / result["rows"] for what, result in got.items()}
-    slow = each["obvious loop"]
-    print(
-        f"CPU time a conversation, on one core: {slow / each['measure']:.1f} x less without the extra, "
-        f"{slow / each['measure, extra fast']:.1f} x less with it"
-    )
-    print(f"without the extra {plain / base:.1f} x the obvious loop (target 3)")
-    print(f"with the extra {fast / base:.1f} x the obvious loop (target 15)")
-    print(f"{fast / got['fastokens alone, all cores']['rate']:.2f} of what fastokens does alone (target 0.5)")
+    if len(got) == len(ways):
+        text = table(got, arguments.rows)
+        print(f"\n{text}")
+        if arguments.write:
+            _page.write("measure-speed", "measure", text)
 
 
 if __name__ == "__main__":

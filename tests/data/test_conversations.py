@@ -248,6 +248,26 @@ def test_bad_rows_are_named_by_line_and_reason(write, rows):
     assert [found.name for found in path.parent.iterdir()] == ["tickets.jsonl"]
 
 
+def test_a_file_that_ends_within_a_line_is_said_to(write, rows):
+    """The last line, without its end, is named as perhaps cut off; the same line elsewhere is not."""
+    path = write([b'{"messages": [', *rows])
+    path.write_bytes(path.read_bytes() + b'{"messages": [{"role": "us')
+    with pytest.raises(DataError) as caught:
+        Conversations.from_jsonl(path)
+    first, last = caught.value.got.splitlines()
+    assert last.startswith(f"tickets.jsonl:{len(rows) + 2}: not JSON")
+    assert last.endswith("the file ends here, within a line: it may be cut off")
+    assert "ends here" not in first
+
+
+def test_quarantine_is_not_advised_where_no_row_can_be_used(write):
+    """A file of prompts alone asks for a look at the file: without its rows nothing would be left."""
+    path = write([{"messages": [{"role": "user", "content": f"Hi {i}"}]} for i in range(7)])
+    with pytest.raises(DataError, match="no assistant turn") as caught:
+        Conversations.from_jsonl(path)
+    assert caught.value.fix == f"look at the first lines of {path}: are these conversations?"
+
+
 def test_quarantine_keeps_the_good_rows_and_loses_no_bad_one(write, rows):
     """Bad rows are copied beside the file with line, reason and every byte; good ones are loaded."""
     import base64

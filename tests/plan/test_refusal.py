@@ -9,6 +9,7 @@ import pytest
 
 from tinker_officer import LoRAPlan, TokenCounts
 from tinker_officer.errors import PlanError
+from tinker_officer.plan.refusal import noted
 
 
 if TYPE_CHECKING:
@@ -22,8 +23,9 @@ def test_the_embedded_engines_own_refusal_is_understood(engine: LocalEngine, tin
     import tinker
 
     service = engine.service_client()
-    with pytest.raises(tinker.TinkerError) as caught:
+    with pytest.raises(tinker.TinkerError) as caught, noted():
         service.create_lora_training_client(str(tiny_model), rank=1024).result()
+    assert "largest rank is 512; to plan below it: plan.within(error)" in caught.value.__notes__[-1]
     plan = LoRAPlan.for_(str(tiny_model), max_rank=1024).sft(HUGE).within(caught.value)
     assert plan.max_rank == 512
     assert plan.rank <= 512

@@ -206,10 +206,11 @@ def _lines(
     problems = Problems(name, kind)
     offsets, numbers, digests = Growing("<i8"), Growing("<i8"), Growing((np.uint8, (DIGEST_BYTES,)))
     short = Path(name).name
-    if progress is None and plain.stat().st_size < _SOON_BYTES:
+    size = plain.stat().st_size
+    if progress is None and size < _SOON_BYTES:
         progress = False
     with (
-        Progress(plain.stat().st_size, f"checking {short}", unit="bytes", show=progress) as bar,
+        Progress(size, f"checking {short}", unit="bytes", show=progress) as bar,
         writing("the quarantine", Path(path).parent, error=DataError, fix=f"{call}({name!r})"),
         Quarantine(Path(path), wanted=on_error == "quarantine") as quarantine,
     ):
@@ -218,10 +219,11 @@ def _lines(
             try:
                 content = content_digest(kind.normalise(parse_line(line), shape))
             except RowError as error:
-                problems.add(
-                    f"{short}:{number}" if unit == "line" else f"{short}:{unit} {number}", str(error)
-                )
-                quarantine.add(number, str(error), line)
+                reason = str(error)
+                if offset + len(line) == size and reason.startswith("not JSON"):
+                    reason += "; the file ends here, within a line: it may be cut off"
+                problems.add(f"{short}:{number}" if unit == "line" else f"{short}:{unit} {number}", reason)
+                quarantine.add(number, reason, line)
             else:
                 digests += content
                 offsets += offset.to_bytes(8, "little")
@@ -229,13 +231,11 @@ def _lines(
                 kept += 1
             bar.advance(offset + len(line) - done)
             done = offset + len(line)
-        bar.advance(plain.stat().st_size - done)
+        bar.advance(size - done)
         if not kept and not problems.count:
-            raise _empty(name, kind, f"{plain.stat().st_size} bytes, no rows")
-        if on_error == "raise":
-            problems.refuse(_fix(plain, name, call))
-        if not kept:
-            problems.refuse(f"look at the first lines of {name}: are these {kind.noun}s?")
+            raise _empty(name, kind, f"{size} bytes, no rows")
+        if on_error == "raise" or not kept:
+            problems.refuse(_fix(plain, name, call, kind, some=kept > 0))
         quarantine.keep()
     store = LineStore(plain, name, offsets.column(), numbers.column(), unit)
     return Loaded(name, shape, store, digests.column(), problems.count)
@@ -289,13 +289,15 @@ def _head(file: Path) -> bytes:
         return opened.read(4)
 
 
-def _fix(plain: Path, name: str, call: str) -> str:
+def _fix(plain: Path, name: str, call: str, kind: Kind, *, some: bool) -> str:
     with plain.open("rb") as file:
         first = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
     if first.startswith(b"["):  # one array over the whole file
         opener = "gzip.open" if name.endswith(".gz") else "open"
         loader = call.partition(".")[0]
         return f"{loader}.from_list(json.load({opener}({name!r})))  # the file is one JSON array"
+    if not some:
+        return f"look at the first lines of {name}: are these {kind.noun}s?"
     return f'{call}({name!r}, on_error="quarantine")'
 
 

@@ -76,7 +76,8 @@ def _about_steps(decision: Decision, brief: Brief, *, piloted: bool) -> Iterator
     steps, batch = decision.steps.value, decision.batch_size
     if steps < rates.FEW_STEPS:
         raised = "" if piloted else ". So may a higher rate: the top of its interval is raised 1.5 times"
-        yield f"only {steps} steps: below 100 a run has hardly begun to learn. {brief.more}{raised}"
+        short = "only 1 step" if steps == 1 else f"only {steps} steps"
+        yield f"{short}: below 100 a run has hardly begun to learn. {brief.more}{raised}"
     if batch.value > brief.largest_batch:
         yield f"batch {batch.value} is above {brief.largest_batch}: {brief.batch_warning}"
     if batch.pinned and batch.value > brief.rows:

@@ -28,6 +28,7 @@ from tinker_officer._service import On, connect
 from tinker_officer.data.examples import Examples
 from tinker_officer.data.measure import renderer_identity
 from tinker_officer.errors import PlanError
+from tinker_officer.plan import refusal
 from tinker_officer.plan.pilot_arm import ArmRun, Batches, Ended, held_out_losses, weights
 from tinker_officer.plan.pilot_design import Measured, answer, first_rates, next_rate
 from tinker_officer.plan.pilot_fit import Arm, PilotFit
@@ -259,9 +260,10 @@ class _Sweep:
         journal = self.folder.start
         for record in journal:
             return float(record["nll"])
-        client = await self.service.create_lora_training_client(
-            **self.settings.adapter, seed=self.settings.seed
-        )
+        with refusal.noted():
+            client = await self.service.create_lora_training_client(
+                **self.settings.adapter, seed=self.settings.seed
+            )
         losses = await held_out_losses(client, self.held_out)
         nll = float(losses.sum() / self._tokens().sum())
         journal.append({"nll": nll}, sync=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from tinker_officer.errors import RunError
+from tinker_officer.plan import refusal
 from tinker_officer.train import spikes
 from tinker_officer.train.batches import Batches
 from tinker_officer.train.budget import carried_over
@@ -69,19 +70,20 @@ def open_session(
     client, saved = _load(log, service, metadata, wait)
     if client is None:
         plan = run.plan
-        client = wait(
-            service.create_lora_training_client(
-                plan.base_model,
-                rank=plan.rank,
-                seed=plan.seed,
-                train_mlp=plan.train_mlp,
-                train_attn=plan.train_attn,
-                train_unembed=plan.train_unembed,
-                user_metadata=metadata,
-            ),
-            "the new adapter",
-            step=0,
-        )
+        with refusal.noted():
+            client = wait(
+                service.create_lora_training_client(
+                    plan.base_model,
+                    rank=plan.rank,
+                    seed=plan.seed,
+                    train_mlp=plan.train_mlp,
+                    train_attn=plan.train_attn,
+                    train_unembed=plan.train_unembed,
+                    user_metadata=metadata,
+                ),
+                "the new adapter",
+                step=0,
+            )
     done = saved.step if saved else 0
     carried = carried_over(folder, done)
     folder.roll_back(done)
