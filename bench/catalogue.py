@@ -17,9 +17,10 @@ def main() -> None:
     """Print the table, and write it into the page if asked."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true")
+    asked = parser.parse_args()
     found = markdown()
     print(found)
-    if parser.parse_args().write:
+    if asked.write:
         _page.write("benchmarks", "catalogue", found)
 
 

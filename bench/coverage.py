@@ -1,6 +1,6 @@
 """Simulate every interval and the sequential mode: how often does a nominal 95 % hold?
 
-    python bench/coverage.py                # the table of docs/explanation/intervals.md, some minutes
+    python bench/coverage.py                # some minutes
     python bench/coverage.py --draws 500    # a glance
 
 A row is one interval at one n: the lowest, mean and highest coverage over a grid of true values. 93 to 97.5

@@ -40,7 +40,7 @@ def inspect_alone(n: int, folder: Path) -> None:
 
     @modelapi(name="at_once")
     class AtOnce(ModelAPI):
-        async def generate(self, input: Any, tools: Any, tool_choice: Any, config: Any) -> ModelOutput:  # noqa: A002, ARG002
+        async def generate(self, input: Any, tools: Any, tool_choice: Any, config: Any) -> ModelOutput:  # noqa: A002, ARG002 - Inspect's own signature
             return ModelOutput.from_content(self.model_name, "It is 4.")
 
         async def count_text_tokens(self, text: str) -> int:

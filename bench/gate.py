@@ -17,7 +17,8 @@ import _page
 import numpy as np
 from numpy.typing import NDArray
 
-from tinker_officer.evals.scorecard import EvalResult, Item, Scorecard
+from tinker_officer.evals.results import EvalResult, Item
+from tinker_officer.evals.scorecard import Scorecard
 from tinker_officer.registry.evidence import binary_loss
 from tinker_officer.registry.gate import Gate
 from tinker_officer.registry.verdict import Outcome

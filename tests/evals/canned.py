@@ -20,14 +20,28 @@ class CannedClient(tinker.SamplingClient):
         params: the sampling parameters of each request.
         busiest: the most requests that were under way at once.
         cancelled: requests that were given up.
+
+    Args:
+        base_model: whose renderer is used.
+        answer: from the prompt's text.
+        delay: seconds before an answer.
+        cut: whether answers end because they are too long.
+        together: requests that must be under way at once before any is answered.
     """
 
     def __init__(
-        self, base_model: Path | str, answer: Callable[[str], str], *, delay: float = 0.0, cut: bool = False
+        self,
+        base_model: Path | str,
+        answer: Callable[[str], str],
+        *,
+        delay: float = 0.0,
+        cut: bool = False,
+        together: int = 1,
     ) -> None:
         self._base_model = str(base_model)
         self._tokenizer: Any = renderer_for(self._base_model).tokenizer
-        self._answer, self._delay = answer, delay
+        self._answer, self._delay, self._together = answer, delay, together
+        self._enough = asyncio.Event()
         self._stop_reason = "length" if cut else "stop"
         self.prompts: list[str] = []
         self.params: list[tinker.SamplingParams] = []
@@ -44,7 +58,11 @@ class CannedClient(tinker.SamplingClient):
         self.params.append(sampling_params)
         self._busy += 1
         self.busiest = max(self.busiest, self._busy)
+        if self._busy == self._together:
+            self._enough.set()
         try:
+            if not self._enough.is_set():
+                await asyncio.wait_for(self._enough.wait(), 60)
             await asyncio.sleep(self._delay)
         except asyncio.CancelledError:
             self.cancelled += 1

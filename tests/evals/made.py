@@ -1,4 +1,4 @@
-"""An Inspect task of our own, small and with known scores."""
+"""What many tests need: an Inspect task of our own with known scores, and weights that change."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from tinker_officer import EvalSuite
 
 
 if TYPE_CHECKING:
+    import tinker
     from inspect_ai import Task
 
     from tinker_officer import LocalEngine
-    from tinker_officer.evals.scorecard import EvalResult
+    from tinker_officer.evals.results import EvalResult
 
 
 def made(n: int = 5, *, fails: tuple[int, ...] = (), shuffled: bool = False, **options: Any) -> Task:
@@ -44,6 +45,23 @@ def made(n: int = 5, *, fails: tuple[int, ...] = (), shuffled: bool = False, **o
         dataset.shuffle()
     settings: dict[str, Any] = {"scorer": even(), "solver": [sometimes(), generate()]} | options
     return Task(dataset=dataset, name="made", version=3, **settings)
+
+
+def learn(client: tinker.TrainingClient, steps: int) -> None:
+    """Take large steps: afterwards the weights say something else of any text."""
+    import tinker
+
+    tokens = list(range(300, 340))
+    datum = tinker.Datum(
+        model_input=tinker.ModelInput.from_ints(tokens[:-1]),
+        loss_fn_inputs={
+            "target_tokens": tinker.TensorData(data=tokens[1:], dtype="int64", shape=[39]),
+            "weights": tinker.TensorData(data=[1.0] * 39, dtype="float32", shape=[39]),
+        },
+    )
+    for _ in range(steps):
+        client.forward_backward([datum], "cross_entropy").result()
+        client.optim_step(tinker.AdamParams(learning_rate=0.3)).result()
 
 
 def sit(

@@ -83,6 +83,7 @@ def write_all(humaneval: int = 8) -> None:
     math = [{**row, "type": "Algebra"} for row in MATH]
     mbpp = [{**row, "source_file": "", "test_imports": ["import math"]} for row in MBPP]
     write_rows("openai/gsm8k", {"test": GSM8K, "train": GSM8K_SHOTS}, data_dir="main")
+    write_rows("cais/wmdp", {"test": MMLU}, config="wmdp-bio")
     write_rows("cais/mmlu", {"test": mmlu, "dev": shots}, config="all")
     write_rows("DigitalLearningGmbH/MATH-lighteval", {"test": math, "train": math}, config="default")
     write_rows("openai/openai_humaneval", {"test": human_eval(humaneval)})

@@ -12,7 +12,7 @@ import pytest
 from tests.evals.made import made, sit
 from tinker_officer import EvalSuite
 from tinker_officer.errors import EvalError
-from tinker_officer.evals import benchmarks, bfcl_data
+from tinker_officer.evals import bfcl_data, tasks
 
 
 if TYPE_CHECKING:
@@ -132,13 +132,11 @@ def test_canonical_bfcl_answers_are_scored_right_and_corrupted_ones_wrong() -> N
     from tinker_officer.evals import text_tools
     from tinker_officer.evals.calls import Call, parse_calls
     from tinker_officer.evals.graders import Answer
-    from tinker_officer.evals.inspect_model import _tool_calls
+    from tinker_officer.evals.inspect_messages import tool_calls
 
     suite = EvalSuite().benchmark("inspect_evals/bfcl", categories="simple_python", limit=60)
     sat = suite.evals[0]
-    task = benchmarks.load_task(
-        benchmarks.Sat("bfcl", sat.task, 60, dict(sat.task_args), None, None, None, {}, "text")
-    )
+    task = tasks.load_task(tasks.Sat("bfcl", sat.task, 60, dict(sat.task_args), tools="text"))
     verdicts = []
     for sample in task.dataset:
         (tool,), (truth,) = sample.metadata["tools"], sample.metadata["parsed_ground_truth"]
@@ -147,7 +145,7 @@ def test_canonical_bfcl_answers_are_scored_right_and_corrupted_ones_wrong() -> N
         wrong = Call(name, {**right.arguments, "surely_not_a_parameter": 1})
         for call in (right, wrong):
             calls = parse_calls(text_tools.write_calls([call]), parameters=text_tools.parameters_of([tool]))
-            (read,) = _tool_calls(Answer("", tuple(calls)), {"role": "assistant", "content": ""}, 0)
+            (read,) = tool_calls(Answer("", tuple(calls)), {"role": "assistant", "content": ""}, 0)
             verdicts.append(tool_call_matches_possible_answers(read, truth, tool)["valid"])
     assert verdicts == [True, False] * 60
 

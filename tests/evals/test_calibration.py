@@ -12,7 +12,7 @@ from tinker_officer import EvalSuite, Scorecard, graders
 from tinker_officer.data.render import renderer_for
 from tinker_officer.errors import DataError, EvalError
 from tinker_officer.evals.calibration import diagram, figures, in_words, load_questions
-from tinker_officer.evals.scorecard import EvalResult, Item
+from tinker_officer.evals.results import EvalResult, Item
 
 
 if TYPE_CHECKING:
@@ -98,6 +98,8 @@ def test_it_is_said_in_words_and_drawn(tmp_path: Path) -> None:
     assert honest.extra["ece_low"] == 0 < over.extra["ece_low"] < 0.4 < over.extra["ece_high"]
     drawn = diagram(over, tmp_path / "sure.png")
     assert drawn.read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(EvalError, match="one confidence alone"):
+        in_words(made([0.9], [1.0]))
     with pytest.raises(EvalError, match="measured no confidence"):
         in_words(
             EvalResult.from_items(

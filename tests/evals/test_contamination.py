@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tinker_officer import Conversations, EvalSuite, graders
 from tinker_officer.errors import EvalError
 from tinker_officer.evals import ngrams
-from tinker_officer.evals.scorecard import EvalResult, Item, Scorecard
+from tinker_officer.evals.results import EvalResult, Item
+from tinker_officer.evals.scorecard import Scorecard
 
 
 WORDS = [f"word{i}" for i in range(400)]

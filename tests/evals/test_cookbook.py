@@ -81,7 +81,7 @@ def test_what_is_no_evaluator_is_refused(tiny_model: Path) -> None:
     assert "builds no evaluator" in str(EvalSuite().evaluator("mine", dict).check()["mine"])
     with pytest.raises(EvalError, match="did not report its figure"):
         EvalSuite().evaluator("mine", Silent).evaluate(client, on="http://127.0.0.1:1", progress=False)
-    with pytest.raises(EvalError, match="no such layer"):
+    with pytest.raises(EvalError, match="layer is not known"):
         EvalSuite().evaluator("mine", Length, layer="fourth")
     with pytest.raises(EvalError, match="cannot be written as JSON"):
         EvalSuite().evaluator("mine", functools.partial(Length)).to_json()
@@ -100,10 +100,7 @@ def test_the_cookbooks_own_training_loop_asks_a_suite(
     import chz
     import datasets
     from tinker_cookbook.supervised import train
-    from tinker_cookbook.supervised.data import (
-        StreamingSupervisedDatasetFromHFDataset,  # noqa: F401
-        SupervisedDatasetFromHFDataset,
-    )
+    from tinker_cookbook.supervised.data import SupervisedDatasetFromHFDataset
     from tinker_cookbook.supervised.types import SupervisedDataset, SupervisedDatasetBuilder
 
     from tinker_officer.data.render import renderer_for, to_datum

@@ -7,7 +7,8 @@ import yaml
 
 from tinker_officer.errors import EvalError
 from tinker_officer.evals.export import to_columns, to_eval_results, to_markdown, to_table
-from tinker_officer.evals.scorecard import EvalResult, Item, Scorecard
+from tinker_officer.evals.results import EvalResult, Item
+from tinker_officer.evals.scorecard import Scorecard
 
 
 def made() -> Scorecard:

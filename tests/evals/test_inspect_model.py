@@ -101,7 +101,7 @@ def test_system_messages_tools_and_results_reach_the_prompt_as_text(target: Targ
     from inspect_ai.model import ChatMessageAssistant, ChatMessageTool, ChatMessageUser
     from inspect_ai.tool import ToolCall
 
-    from tinker_officer.evals.inspect_model import _as_json, _functions
+    from tinker_officer.evals.inspect_messages import as_json, functions_of
     from tinker_officer.evals.prompts import build_prompt
 
     history = [
@@ -111,13 +111,13 @@ def test_system_messages_tools_and_results_reach_the_prompt_as_text(target: Targ
         ),
         ChatMessageTool(content="9", tool_call_id="1", function="area"),
     ]
-    messages = [{"role": "system", "content": "Be brief."}, *map(_as_json, history)]
-    prompt = build_prompt(target.renderer, messages, _functions([area()], "auto"), protocol="text-1")
+    messages = [{"role": "system", "content": "Be brief."}, *map(as_json, history)]
+    prompt = build_prompt(target.renderer, messages, functions_of([area()], "auto"), protocol="text-1")
     text = target.renderer.tokenizer.decode(prompt.to_ints())
     assert "Be brief.\n\nYou can call these functions:\narea(base: integer)  # Calculate an area." in text
     assert "Let me see.\narea(base=3)" in text
     assert "user\narea returned: 9" in text
-    native = build_prompt(target.renderer, messages, _functions([area()], "auto"))
+    native = build_prompt(target.renderer, messages, functions_of([area()], "auto"))
     assert "<tool_call>" in target.renderer.tokenizer.decode(native.to_ints())
 
 
@@ -125,12 +125,12 @@ def test_tool_choice_selects_what_is_offered() -> None:
     """None of them, all of them, or the one that is named."""
     from inspect_ai.tool import ToolFunction
 
-    from tinker_officer.evals.inspect_model import _functions
+    from tinker_officer.evals.inspect_messages import functions_of
 
     other = area().model_copy(update={"name": "other"})
-    assert _functions([area(), other], "none") == []
-    assert len(_functions([area(), other], "any")) == 2
-    assert [tool["name"] for tool in _functions([area(), other], ToolFunction("other"))] == ["other"]
+    assert functions_of([area(), other], "none") == []
+    assert len(functions_of([area(), other], "any")) == 2
+    assert [tool["name"] for tool in functions_of([area(), other], ToolFunction("other"))] == ["other"]
 
 
 @pytest.mark.parametrize(
@@ -148,12 +148,13 @@ def test_what_the_model_wrote_becomes_tool_calls(
     """From sampled tokens, in both protocols; a torn call is a call with a parse error."""
     import tinker
 
-    from tinker_officer.evals.inspect_model import TinkerAPI, _functions
+    from tinker_officer.evals.inspect_messages import functions_of
+    from tinker_officer.evals.inspect_model import TinkerAPI
     from tinker_officer.evals.prompts import read_answer, tool_protocol
 
     tokens = target.renderer.tokenizer.encode(text + "<|im_end|>", add_special_tokens=False)
     sampled = tinker.SampledSequence(stop_reason="stop", sequence_id="x", _tokens_list=tokens)
-    functions = _functions([area()], "auto")
+    functions = functions_of([area()], "auto")
     api = model(target, tools=how).api
     assert isinstance(api, TinkerAPI)
     choice = api._choice(
@@ -172,14 +173,14 @@ def test_thinking_goes_both_ways() -> None:
     """Reasoning in the history is passed on, and what the model thought comes back apart."""
     from inspect_ai.model import ChatMessageAssistant, ChatMessageUser, ContentReasoning, ContentText
 
-    from tinker_officer.evals.inspect_model import _as_json, _content
+    from tinker_officer.evals.inspect_messages import as_json, content_of
 
     parts = [ContentReasoning(reasoning="hm"), ContentText(text="yes")]
-    record = _as_json(ChatMessageAssistant(content=parts))
+    record = as_json(ChatMessageAssistant(content=parts))
     assert record["content"] == [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "yes"}]
-    assert _content({"role": "assistant", "content": record["content"]}) == parts
+    assert content_of({"role": "assistant", "content": record["content"]}) == parts
     assert (
-        _as_json(ChatMessageUser(content=[ContentText(text="a"), ContentText(text="b")]))["content"] == "a\nb"
+        as_json(ChatMessageUser(content=[ContentText(text="a"), ContentText(text="b")]))["content"] == "a\nb"
     )
 
 
@@ -187,10 +188,10 @@ def test_an_image_is_refused() -> None:
     """A text model must not be scored on a question that it did not see."""
     from inspect_ai.model import ChatMessageUser, ContentImage
 
-    from tinker_officer.evals.inspect_model import _as_json
+    from tinker_officer.evals.inspect_messages import as_json
 
     with pytest.raises(EvalError, match="other than text"):
-        _as_json(ChatMessageUser(content=[ContentImage(image="data:image/png;base64,AA==")]))
+        as_json(ChatMessageUser(content=[ContentImage(image="data:image/png;base64,AA==")]))
 
 
 def test_a_log_can_rebuild_the_model(

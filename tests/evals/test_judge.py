@@ -30,7 +30,7 @@ RUBRIC = "It holds the word blue."
 class Strict(ModelAPI):
     """A judge behind Inspect's own door: it grades by a rule, in the form that it was asked for."""
 
-    async def generate(self, input: Any, tools: Any, tool_choice: Any, config: Any) -> ModelOutput:  # noqa: A002
+    async def generate(self, input: Any, tools: Any, tool_choice: Any, config: Any) -> ModelOutput:  # noqa: A002 - Inspect's own name
         asked = "\n".join(message.text for message in input)
         code = re.search(r"\[BEGIN ANSWER (\w+)\]\n(.*?)\n\[END ANSWER \1\]", asked, re.DOTALL)
         question = re.search(r"\[BEGIN QUESTION \w+\]\nuser: say (\d+)", asked)

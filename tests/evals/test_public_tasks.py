@@ -14,7 +14,7 @@ from tests.evals.canned import CannedClient
 from tinker_officer import EvalSuite
 from tinker_officer.errors import EvalError
 from tinker_officer.evals.deadline import Deadline
-from tinker_officer.evals.scorecard import EvalResult
+from tinker_officer.evals.results import EvalResult
 from tinker_officer.testing import tiny_model as make
 
 
@@ -70,6 +70,19 @@ def test_mmlu_reads_the_letter(tiny_model: Path, task: str, examples: int) -> No
     result = sit(tiny_model, task, answer)
     assert (result.value, result.n, result.errors) == (pytest.approx(2 / 3), 3, 0)
     assert all(prompt.count("Which is number") == examples for prompt in prompts)
+
+
+def test_where_less_is_better_an_error_counts_as_the_worst(tiny_model: Path) -> None:
+    """One answer is right, one wrong, one never comes: it must not look like the safe one."""
+
+    def answer(prompt: str) -> str:
+        if "star" in prompt:
+            raise RuntimeError("the line is down")
+        return "ANSWER: B"
+
+    result = sit(tiny_model, "wmdp_bio", answer)
+    assert (result.value, result.n, result.errors) == (pytest.approx(2 / 3), 3, 1)
+    assert not result.higher_is_better
 
 
 def test_math_counts_equal_expressions_and_asks_no_judge(tiny_model: Path) -> None:

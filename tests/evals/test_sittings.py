@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.evals.made import made
-from tinker_officer import EvalSuite
+from tests.evals.made import learn, made
+from tinker_officer import Conversations, EvalSuite
+from tinker_officer._journal import Journal
 from tinker_officer.evals.sittings import Ended, Sittings
 
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from inspect_ai import Task
 
     from tinker_officer import LocalEngine
+
+
+ROWS = [{"input": f"say {i}", "output": f"it is {i}"} for i in range(2)]
+CHOICES = [{"input": f"Which is {i}?", "choices": ["0", "1", "2"], "target": i} for i in range(3)]
 
 
 class Exam:
@@ -126,39 +131,42 @@ def test_missing_epochs_alone_are_sat(engine: LocalEngine, tiny_model: Path, tmp
 def test_a_path_that_was_saved_over_is_asked_again(
     engine: LocalEngine, tiny_model: Path, tmp_path: Path
 ) -> None:
-    """Tinker lets a name be used twice: the path is the same, the weights are not."""
-    import tinker
-
+    """Tinker lets a name be used twice: the path is the same, the weights are not, and no layer is fooled."""
     client = engine.service_client().create_lora_training_client(str(tiny_model), rank=8, seed=0).result()
     path = client.save_weights_for_sampler(name="same").result().path
-    exam = Exam(2)
-    exam.suite().evaluate(path, on=engine, at=tmp_path, progress=False)
-    datum = tinker.Datum(
-        model_input=tinker.ModelInput.from_ints(list(range(300, 330))),
-        loss_fn_inputs={
-            "target_tokens": tinker.TensorData(data=list(range(301, 331)), dtype="int64", shape=[30]),
-            "weights": tinker.TensorData(data=[1.0] * 30, dtype="float32", shape=[30]),
-        },
-    )
-    for _ in range(2):
-        client.forward_backward([datum], "cross_entropy").result()
-        client.optim_step(tinker.AdamParams(learning_rate=0.3)).result()
+    exam, graded = Exam(2), []
+
+    def right(answer: str, _target: str) -> bool:
+        graded.append(answer)
+        return True
+
+    suite = exam.suite().nll(Conversations.from_list(ROWS)).product("mine", ROWS, grader=right, max_tokens=4)
+    suite = suite.calibration("sure", CHOICES)
+    first = suite.evaluate(path, on=engine, at=tmp_path, progress=False)
+    assert (len(exam.asked), len(graded)) == (2, 2)
+    again = suite.evaluate(path, on=engine, at=tmp_path, progress=False)
+    assert (len(exam.asked), len(graded)) == (2, 2)
+    assert again.metrics() == first.metrics()
+    learn(client, 2)
     assert client.save_weights_for_sampler(name="same").result().path == path
-    exam.suite().evaluate(path, on=engine, at=tmp_path, progress=False)
-    assert len(exam.asked) == 4
+    other = suite.evaluate(path, on=engine, at=tmp_path, progress=False)
+    assert (len(exam.asked), len(graded)) == (4, 4)
+    fresh = suite.evaluate(path, on=engine, progress=False)
+    for name in ("held_out", "sure"):
+        assert abs(other[name].value - first[name].value) > 0.01
+        assert other[name].value == pytest.approx(fresh[name].value, abs=1e-4)
 
 
 def test_a_torn_line_and_a_changed_question_do_not_count(tmp_path: Path) -> None:
     """What a killed process left half-written is asked again, and so is a question that reads otherwise."""
     shown = {"a": "1", "b": "2", "c": "3"}
-    kept = Sittings(tmp_path, "exam", {"x": 1}, shown)
+    file = tmp_path / "exam.jsonl"
+    kept = Sittings(Journal(file), shown)
     for name, digest in shown.items():
         kept.add(Ended(name, digest, scores={"s": "C"}), {"warm"})
-    (file,) = tmp_path.glob("items/*.jsonl")
     text = file.read_text()
     assert json.loads(text.splitlines()[0]) == {"used": "warm"}
     file.write_text(text[:-10])
-    again = Sittings(tmp_path, "exam", {"x": 1}, shown | {"a": "other"})
+    again = Sittings(Journal(file), shown | {"a": "other"})
     assert again.missing() == {"a": 1, "c": 1}
     assert again.used == {"warm"}
-    assert Sittings(tmp_path, "exam", {"x": 2}, shown).missing() == dict.fromkeys(shown, 1)

@@ -208,6 +208,6 @@ def test_trap_9_a_student_and_its_judge_have_pools_of_their_own(tiny_model: Path
 
     first, second = (TinkerAPI(name, checkpoint=name) for name in ("tinker://a", "tinker://b"))
     assert first.connection_key() != second.connection_key()
-    client = CannedClient(tiny_model, lambda _: "4", delay=0.2)
+    client = CannedClient(tiny_model, lambda _: "4", delay=0.2, together=CONNECTIONS)
     EvalSuite().task(made(2 * CONNECTIONS)).evaluate(client, on="http://127.0.0.1:1", progress=False)
     assert client.busiest == CONNECTIONS

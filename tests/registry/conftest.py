@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tinker_officer.evals.scorecard import EvalResult, Item, Scorecard
+from tinker_officer.evals.results import EvalResult, Item
+from tinker_officer.evals.scorecard import Scorecard
 from tinker_officer.registry.registry import Registry
 from tinker_officer.registry.values import Version
 from tinker_officer.train.checkpoints import Checkpoint

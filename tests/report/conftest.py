@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tinker_officer.evals.scorecard import EvalResult, Item, Scorecard
+from tinker_officer.evals.results import EvalResult, Item
+from tinker_officer.evals.scorecard import Scorecard
 from tinker_officer.train.checkpoints import Checkpoint
 from tinker_officer.train.result import RunResult
 

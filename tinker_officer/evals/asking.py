@@ -18,7 +18,8 @@ from tinker_officer._service import On
 from tinker_officer.errors import EvalError, OfficerError
 from tinker_officer.evals.prepared import Context, Prepared
 from tinker_officer.evals.race import Against
-from tinker_officer.evals.scorecard import EvalResult, Scorecard
+from tinker_officer.evals.results import EvalResult
+from tinker_officer.evals.scorecard import Scorecard
 from tinker_officer.evals.specs import Spec
 from tinker_officer.evals.target import Target, open_target
 

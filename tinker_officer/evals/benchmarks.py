@@ -1,7 +1,7 @@
 """Layer 2: public benchmarks, run as Inspect tasks on a Tinker sampler.
 
 The task's own code runs unchanged: its data, its prompts, its scorer. What this module adds is what keeps the
-figure honest. Every checkpoint sits the same items (`tasks`). A sample that errored scores 0 and is counted,
+figure honest. Every checkpoint sits the same items (`tasks`). A sample that errored counts as a wrong answer,
 whatever the task's scorer would have made of it, and so does a grade that nobody can read as a number. A task
 that wants a judge gets the one that was bound, or an error: never the candidate itself. What was answered
 once is not asked again (`sittings`).
@@ -29,11 +29,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tinker_officer._digest import digest
 from tinker_officer.errors import EvalError
 from tinker_officer.evals.grades import Grades
+from tinker_officer.evals.kept import open_journal
+from tinker_officer.evals.prepared import Context
 from tinker_officer.evals.prompts import tool_protocol
-from tinker_officer.evals.scorecard import EvalResult
+from tinker_officer.evals.results import EvalResult
 from tinker_officer.evals.sittings import Ended, Sittings
 from tinker_officer.evals.stopping import Stop
-from tinker_officer.evals.tasks import JUDGES, Sat, epochs_of, load_task, open_judge, unbound
+from tinker_officer.evals.tasks import JUDGES, Sat, epochs_of, open_judge, unbound
 
 
 if TYPE_CHECKING:
@@ -42,35 +44,22 @@ if TYPE_CHECKING:
     from inspect_ai.model import Model
 
     from tinker_officer.evals.inspect_model import TinkerAPI
-    from tinker_officer.evals.race import Against
     from tinker_officer.evals.target import Target
 
 T = TypeVar("T")
-
-__all__ = ["Sat", "epochs_of", "load_task", "run_benchmark"]
 
 _PACKAGES = ("inspect-ai", "inspect-evals")
 _SHOWN = 300
 
 
-async def run_benchmark(
-    sat: Sat,
-    task: Task,
-    target: Target,
-    *,
-    at: Path | None,
-    done: Callable[[], None] = lambda: None,
-    against: Against | None = None,
-) -> EvalResult:
-    """Return what `target` scored on a task; Inspect's own log is kept in `at`.
+async def run_benchmark(sat: Sat, task: Task, target: Target, context: Context) -> EvalResult:
+    """Return what `target` scored on a task.
 
     Args:
         sat: which task, and how.
         task: what `load_task` returned for it.
         target: the opened target.
-        at: folder for Inspect's log, and for the samples that are kept; None keeps none.
-        done: called after each sample, also for those that were kept.
-        against: a card to compare with while the task is sat, and to stop once that is decided.
+        context: where Inspect's log and known samples are kept, and what the result is compared with.
 
     Raises:
         EvalError: the task cannot be loaded, a sample is missing, all failed, or a judge is unbound.
@@ -80,17 +69,10 @@ async def run_benchmark(
             f"{sat.name}: what the model writes runs on this machine, with your rights and your environment",
             stacklevel=2,
         )
-    return await _in_thread(lambda: _sit(sat, task, target, at, done, against))
+    return await _in_thread(lambda: _sit(sat, task, target, context))
 
 
-async def _sit(
-    sat: Sat,
-    task: Task,
-    target: Target,
-    at: Path | None,
-    done: Callable[[], None],
-    against: Against | None,
-) -> EvalResult:
+async def _sit(sat: Sat, task: Task, target: Target, context: Context) -> EvalResult:
     from inspect_ai.model import GenerateConfig, get_model
 
     from tinker_officer.evals.inspect_model import CONNECTIONS, model_for
@@ -98,31 +80,31 @@ async def _sit(
     started = time.monotonic()
     shown = {str(sample.id): _input_digest(sample) for sample in task.dataset}
     settings = _settings(sat, task, target)
-    kept = await _kept(sat, target, at, settings, shown, epochs_of(task))
+    journal = await open_journal(context.at, sat.name, target, settings)
+    kept = Sittings(journal, shown, epochs=epochs_of(task))
     model = model_for(target, GenerateConfig(temperature=0.0), tools=sat.tools)
-    api: TinkerAPI = model.api  # type: ignore[assignment]
+    api: TinkerAPI = model.api  # type: ignore[assignment]  # model_for makes no other
     roles: dict[str, Model] = {
         role: get_model(f"tinker_officer_unbound/{role}", memoize=False) for role in JUDGES
     }
     roles |= {role: open_judge(role, name) for role, name in sat.roles.items()}
     grades = Grades.of(sat, task)
-    stop = Stop.of(against, sat.name, shown, grades, epochs_of(task))
+    stop = Stop.of(context.against, sat.name, shown, grades, epochs_of(task))
     for sample in kept.samples:
         stop.add(sample)
-        done()
+        context.done()
 
     def listener(sample: EvalSample) -> None:
         ended = _ended(sample, shown.get(str(sample.id), ""))
         kept.add(ended, api.used)
         stop.add(ended)
-        done()
+        context.done()
 
     parts = [stop.watching(part) for part in _to_sit(task, kept.missing())]
     config = {"max_connections": CONNECTIONS, "max_tokens": sat.max_tokens, "temperature": sat.temperature}
     if parts:
-        logs = await _evaluate(
-            parts, model, roles, at, listener, {k: v for k, v in config.items() if v is not None}, sat.sandbox
-        )
+        given = {name: value for name, value in config.items() if value is not None}
+        logs = await _evaluate(parts, model, roles, context.at, listener, given, sat.sandbox)
         _finished(sat, api, roles, logs)
     if len(kept.samples) != len(shown) * epochs_of(task) and not stop.decided:
         raise EvalError(
@@ -148,21 +130,6 @@ async def _sit(
         },
         race=stop.found(),
     )
-
-
-async def _kept(
-    sat: Sat,
-    target: Target,
-    at: Path | None,
-    settings: Mapping[str, Any],
-    shown: Mapping[str, str],
-    epochs: int,
-) -> Sittings:
-    """Return what the folder holds of this exam; nothing for a live sampler, whose name is its own."""
-    if at is None or target.name.startswith("sampler:"):
-        return Sittings(None, sat.name, {}, shown, epochs=epochs)
-    identity = {"target": target.identity, **settings}
-    return Sittings(at, sat.name, identity, shown, epochs=epochs, probe=await target.probe())
 
 
 def _settings(sat: Sat, task: Task, target: Target) -> dict[str, Any]:

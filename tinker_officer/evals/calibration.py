@@ -22,11 +22,11 @@ from tinker_officer.errors import DataError, EvalError
 from tinker_officer.evals.cases import Case, load_cases, rows_of
 from tinker_officer.evals.graders import Answer, Grader
 from tinker_officer.evals.grading import GradingError, grade
-from tinker_officer.evals.kept import Kept
+from tinker_officer.evals.kept import Kept, open_journal
 from tinker_officer.evals.prepared import Context
 from tinker_officer.evals.product import IN_FLIGHT, Sampling
 from tinker_officer.evals.prompts import build_prompt, read_answer
-from tinker_officer.evals.scorecard import EvalResult, Item
+from tinker_officer.evals.results import EvalResult, Item
 from tinker_officer.stats import calibration
 
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _ASKED = "Answer with the letter of the right choice alone."
+_RIGHT = 0.5  # half right is right
+_FEWEST = 2  # one answer has no spread
 
 
 @attrs.frozen
@@ -50,7 +52,7 @@ class Question:
     choices: int = 0
 
 
-def load_questions(source: str | Path | Iterable[Mapping[str, Any]]) -> tuple[Question, ...]:
+def load_questions(source: str | Path | Iterable[Any]) -> tuple[Question, ...]:
     """Return the questions of a JSONL file or of rows; those with `choices` become multiple choice.
 
     A row is a case, or `{"input": ..., "choices": ["Paris", "Rome"], "target": "A"}`; the target may also
@@ -131,7 +133,7 @@ async def run_calibration(
         "sampling": attrs.asdict(sampling),
         "choices": sum(question.choices > 0 for question in questions),
     }
-    kept = Kept(context.at, name, {**settings, "target": target.identity, "renderer": target.renderer_name})
+    kept = Kept(await open_journal(context.at, name, target, settings))
 
     async def one(question: Question) -> Item:
         case = question.case
@@ -209,14 +211,14 @@ async def _by_agreement(
     counts = [sum(row) for row in votes]
     commonest = counts.index(max(counts))
     right = await grade(grader, answers[commonest], case.target)
-    return counts[commonest] / len(answers), float(right >= 0.5)  # noqa: PLR2004 - half right is right
+    return counts[commonest] / len(answers), float(right >= _RIGHT)
 
 
 async def _agree(grader: Grader, one: Answer, other: Answer) -> bool:
     if one.text == other.text:
         return True
     try:
-        return await grade(grader, one, other.text) >= 0.5  # noqa: PLR2004
+        return await grade(grader, one, other.text) >= _RIGHT
     except GradingError:  # an answer that is no target, such as one without a number
         return False
 
@@ -232,11 +234,11 @@ def measured(result: EvalResult) -> tuple[list[float], list[float]]:
 
 def _pairs(items: Sequence[Item], name: str = "this eval") -> tuple[list[float], list[float]]:
     known = [item for item in items if item.confidence is not None and item.correct is not None]
-    if not known:
+    if len(known) < _FEWEST:
         raise EvalError(
-            f"{name!r} measured no confidence",
-            got="items without a confidence",
-            need="an eval that .calibration(...) added",
+            f"{name!r} measured no confidence" if not known else f"{name!r} measured one confidence alone",
+            got=f"{len(known)} of {len(items)} items with a confidence",
+            need=f"an eval that .calibration(...) added, with at least {_FEWEST} answers",
             fix='suite.calibration("sure", "questions.jsonl")',
         )
     return [float(item.confidence or 0) for item in known], [float(item.correct or 0) for item in known]
@@ -244,7 +246,7 @@ def _pairs(items: Sequence[Item], name: str = "this eval") -> tuple[list[float],
 
 def figures(items: Sequence[Item]) -> dict[str, float]:
     """Return what the confidences say, by metric name."""
-    if sum(item.confidence is not None for item in items) < 2:  # noqa: PLR2004 - one item has no spread
+    if sum(item.confidence is not None for item in items) < _FEWEST:
         return {}
     sure, right = _pairs(items)
     parts = calibration.decompose(sure, right)

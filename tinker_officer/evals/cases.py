@@ -77,7 +77,7 @@ def load_cases(
     return _checked(rows_of(source), name, need_target=need_target)
 
 
-def rows_of(source: str | Path | Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
+def rows_of(source: str | Path | Iterable[Any]) -> Iterator[tuple[str, Any]]:
     """Yield each raw row with its place; a `RowError` in place of a row that is not JSON."""
     if isinstance(source, str | Path):
         return _read(Path(source))

@@ -10,7 +10,8 @@ import attrs
 
 from tinker_officer._text import table
 from tinker_officer.errors import EvalError
-from tinker_officer.evals.scorecard import EvalResult, Scorecard, span
+from tinker_officer.evals.results import EvalResult, span
+from tinker_officer.evals.scorecard import Scorecard
 from tinker_officer.stats import multiplicity, paired
 from tinker_officer.stats.intervals import Estimate
 

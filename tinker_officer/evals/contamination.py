@@ -1,44 +1,22 @@
-"""Which items of an exam stand, word for word, in the training data.
-
-The index is on the exam's side, which is small; training rows are streamed past it and forgotten. An item
-is known by its runs of 13 words, lower-cased and without punctuation; a shorter question by its runs of 8;
-one of fewer than 8 words only where it is the whole of a message. Every hit is looked up in the text, so
-that a hash alone never accuses. It finds what was copied, not what was rephrased.
-
-Source:
-    Brown et al. 2020 (GPT-3), appendix C, for runs of 13 words; overlap and halves as in Touvron et al. 2023.
-"""
+"""What of an exam stands, word for word, in the training data; `leaks` looks for it."""
 
 from __future__ import annotations
 
-import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
-import numpy as np
-import numpy.typing as npt
 
-from tinker_officer._progress import Progress
 from tinker_officer._text import table
 from tinker_officer.errors import EvalError
-from tinker_officer.evals import ngrams
+from tinker_officer.evals.results import sample_of
 from tinker_officer.stats import intervals
 
 
 if TYPE_CHECKING:
-    from tinker_officer.data.conversations import Conversations
     from tinker_officer.evals.scorecard import Scorecard
     from tinker_officer.stats.intervals import Estimate
 
-LONG, SHORT = 13, 8
 DIRTY = 0.2
-_BATCH = 128  # rows that are hashed at once: they stay in the processor's cache
-_BLOCK = 4096  # rows that a thread takes at a time
-_FILTER_BITS = 22
-_PLACES = 3
 _SHOWN = 10
 
 
@@ -165,16 +143,10 @@ class Contamination:
                 need=f"the {self.items[name]} that were looked for",
                 fix="suite.contamination(train).halves(suite.evaluate(target, on=engine))",
             )
-        samples = []
-        for wanted in (False, True):
-            items = [item for item in result.items if item.weight and (item.id in dirty) == wanted]
-            samples.append(
-                intervals.Sample(
-                    [item.score for item in items],
-                    [item.weight for item in items],
-                    [item.cluster or item.id for item in items],
-                )
-            )
+        counted = [item for item in result.items if item.weight]
+        samples = [
+            sample_of(item for item in counted if (item.id in dirty) == wanted) for wanted in (False, True)
+        ]
         clean, found = (
             intervals.mean(
                 sample.scores, weights=sample.weights, clusters=sample.clusters, bounds=result.bounds
@@ -189,243 +161,3 @@ class Contamination:
             else None
         )
         return Halves(name, clean, found, between)
-
-
-def contamination(
-    evals: Mapping[str, Iterable[tuple[str, Sequence[str]]]],
-    train: Conversations,
-    *,
-    threshold: float = DIRTY,
-    progress: bool | None = None,
-) -> Contamination:
-    """Return which items stand in `train`; see `EvalSuite.contamination`.
-
-    Args:
-        evals: each item's id and texts, by eval.
-        train: what is trained on.
-        threshold: the overlap from which an item counts as dirty, above 0 and at most 1.
-        progress: False for none.
-
-    Raises:
-        EvalError: the threshold is out of range.
-    """
-    if not 0 < threshold <= 1:
-        raise EvalError(
-            "the threshold is out of range",
-            got=repr(threshold),
-            need="a share above 0 and at most 1",
-            fix="suite.contamination(train, threshold=0.2)",
-        )
-    index = Index.of(evals)
-    found = _Found(index)
-    starts = range(0, len(train), _BLOCK)
-    with (
-        Progress(len(train), "looking for the exam", unit="rows", show=progress) as bar,
-        ThreadPoolExecutor(_cores()) as pool,
-    ):
-        for block in _in_order(pool, index, train, starts):
-            found.add(block)
-            bar.advance(block.rows)
-    return found.report(train, threshold)
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, index: Index, train: Conversations, starts: Sequence[int]
-) -> Iterator[_Block]:
-    """Yield what each block of rows holds, in order, with few blocks under way."""
-    under_way = []
-    for start in starts:
-        under_way.append(pool.submit(_scan, index, train, range(start, min(start + _BLOCK, len(train)))))
-        if len(under_way) > 2 * _cores():
-            yield under_way.pop(0).result()
-    for each in under_way:
-        yield each.result()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@attrs.frozen(eq=False)
-class Index:
-    """The runs of words of every item, by hash. One entry a distinct run of an item.
-
-    Attributes:
-        names: eval and id of each item.
-        texts: the texts of each item.
-        hashes: of each entry, ascending.
-        owner: the item of each entry.
-        sizes: words in the run of each entry; 0 for a whole message.
-        place: which text of the item the run stands in, and at which word.
-        filter: whether any hash begins with these bits.
-    """
-
-    names: tuple[tuple[str, str], ...]
-    texts: tuple[tuple[str, ...], ...]
-    hashes: ngrams.Hashes
-    owner: npt.NDArray[np.int64]
-    sizes: npt.NDArray[np.int64]
-    place: npt.NDArray[np.int64]
-    filter: npt.NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, evals: Mapping[str, Iterable[tuple[str, Sequence[str]]]]) -> Index:
-        """Return the index of every item of every eval."""
-        names: list[tuple[str, str]] = []
-        texts: list[tuple[str, ...]] = []
-        parts: list[tuple[ngrams.Hashes, npt.NDArray[np.int64]]] = []
-        for name, items in evals.items():
-            for item_id, said in items:
-                parts += _entries(len(names), said)
-                names.append((name, item_id))
-                texts.append(tuple(said))
-        hashes = np.concatenate([part for part, _ in parts]) if parts else np.zeros(0, np.uint64)
-        rest = np.concatenate([part for _, part in parts]) if parts else np.zeros((0, 4), np.int64)
-        order = np.argsort(hashes, kind="stable")
-        hashes, rest = hashes[order], rest[order]
-        present = np.zeros(1 << _FILTER_BITS, np.bool_)
-        present[(hashes >> np.uint64(64 - _FILTER_BITS)).astype(np.intp)] = True
-        return cls(tuple(names), tuple(texts), hashes, rest[:, 0], rest[:, 1], rest[:, 2:], present)
-
-    def entries(self, found: ngrams.Hashes) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-        """Return pairs `(which of found, which entry)` with equal hashes."""
-        near = np.flatnonzero(self.filter[(found >> np.uint64(64 - _FILTER_BITS)).astype(np.intp)])
-        low = np.searchsorted(self.hashes, found[near], "left")
-        counts = np.searchsorted(self.hashes, found[near], "right") - low
-        near, low, counts = near[counts > 0], low[counts > 0], counts[counts > 0]
-        if not len(near):
-            return np.zeros(0, np.intp), np.zeros(0, np.intp)
-        offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        return np.repeat(near, counts), np.repeat(low, counts) + offsets
-
-    def run(self, entry: int) -> list[str]:
-        """Return the words of an entry."""
-        text, word = self.place[entry].tolist()
-        size = int(self.sizes[entry])
-        found = ngrams.words(self.texts[int(self.owner[entry])][text])
-        return found[word : word + size] if size else found
-
-
-def _entries(item: int, texts: Sequence[str]) -> Iterator[tuple[ngrams.Hashes, npt.NDArray[np.int64]]]:
-    """Yield the hashes of an item's runs, and for each the item, its size, and where it stands."""
-    if not texts:
-        return
-    said = ngrams.grams(texts)
-    counts = np.diff(said.first)
-    longest = int(counts.max())
-    size = LONG if longest >= LONG else SHORT if longest >= SHORT else 0
-    if size:
-        hashes, starts = said.of(size)
-        text = said.owner[starts]
-        word = starts - said.first[text]
-    else:
-        text = np.flatnonzero(counts)
-        hashes, word = said.whole()[text], np.zeros(len(text), np.intp)
-    hashes, first = np.unique(hashes, return_index=True)
-    rest = np.stack(
-        [np.full(len(first), item), np.full(len(first), size), text[first], word[first]], axis=1
-    ).astype(np.int64)
-    yield hashes, rest
-
-
-@attrs.frozen(eq=False)
-class _Block:
-    """What a block of training rows holds: which row, which entry, and in which message at which word."""
-
-    rows: int
-    row: npt.NDArray[np.int64]
-    entry: npt.NDArray[np.int64]
-    text: list[str]
-    word: npt.NDArray[np.int64]
-
-
-def _scan(index: Index, train: Conversations, within: range) -> _Block:
-    """Return what these rows hold of the index, unverified."""
-    rows: list[int] = []
-    entries: list[int] = []
-    texts: list[str] = []
-    words: list[int] = []
-    sizes = sorted({int(size) for size in np.unique(index.sizes)}) if len(index.sizes) else []
-    for start in range(within.start, within.stop, _BATCH):
-        numbers = range(start, min(start + _BATCH, within.stop))
-        plain: tuple[list[str], list[int]] = ([], [])
-        other: tuple[list[str], list[int]] = ([], [])
-        for number, messages in zip(numbers, train.plain_messages(numbers), strict=True):
-            for message in messages if messages is not None else train[number].messages:
-                said = text_of(message)
-                side = plain if said.isascii() else other
-                side[0].append(said)
-                side[1].append(number)
-        for said_by, owners in (plain, other):
-            if not said_by:
-                continue
-            hashed = ngrams.grams(said_by)
-            for size in sizes:
-                hashes, starts = hashed.of(size) if size else (hashed.whole(), hashed.first[:-1])
-                which, entry = index.entries(hashes)
-                right = index.sizes[entry] == size
-                for at, number in zip(which[right].tolist(), entry[right].tolist(), strict=True):
-                    text = int(np.searchsorted(hashed.first, starts[at], "right")) - 1 if size else at
-                    rows.append(owners[text])
-                    entries.append(number)
-                    texts.append(said_by[text])
-                    words.append(int(starts[at] - hashed.first[text]) if size else 0)
-    return _Block(
-        len(within), np.array(rows, np.int64), np.array(entries, np.int64), texts, np.array(words, np.int64)
-    )
-
-
-def text_of(message: Mapping[str, Any]) -> str:
-    """Return what a message says, in one text."""
-    content = message["content"]
-    if isinstance(content, str):
-        return content
-    return "\n".join(str(part.get("text", part.get("thinking", ""))) for part in content)
-
-
-class _Found:
-    """What was found so far, verified: which entries, how many rows an item, and the first of them."""
-
-    def __init__(self, index: Index) -> None:
-        self._index = index
-        self._entries = np.zeros(len(index.hashes), np.bool_)
-        self._rows: Counter[int] = Counter()
-        self._where: dict[int, list[int]] = {}
-        self._read = 0
-
-    def add(self, block: _Block) -> None:
-        """Take in a block; a run is looked up in the text the first time that it is met."""
-        self._read += block.rows
-        hits: set[tuple[int, int]] = set()
-        for row, entry, text, word in zip(
-            block.row.tolist(), block.entry.tolist(), block.text, block.word.tolist(), strict=True
-        ):
-            if not self._entries[entry]:
-                size = int(self._index.sizes[entry])
-                said = ngrams.words(text)
-                if (said[word : word + size] if size else said) != self._index.run(entry):
-                    continue
-                self._entries[entry] = True
-            hits.add((row, int(self._index.owner[entry])))
-        for row, item in sorted(hits):
-            self._rows[item] += 1
-            if len(self._where.setdefault(item, [])) < _PLACES:
-                self._where[item].append(row)
-
-    def report(self, train: Conversations, threshold: float) -> Contamination:
-        """Return what was found."""
-        index = self._index
-        runs = np.bincount(index.owner, minlength=len(index.names))
-        met = np.bincount(index.owner[self._entries], minlength=len(index.names))
-        exposed = [
-            Exposed(
-                *index.names[item],
-                float(met[item] / runs[item]),
-                self._rows[item],
-                tuple(train[row].where for row in self._where[item]),
-            )
-            for item in sorted(self._rows)
-        ]
-        exposed.sort(key=lambda item: (-item.overlap, item.eval, item.id))
-        items = Counter(name for name, _ in index.names)
-        return Contamination(dict(items), tuple(exposed), self._read, threshold)

@@ -6,16 +6,17 @@ becomes the `evaluator_builders` of any of the cookbook's training recipes (`Eva
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
+from tinker_officer._fields import one_of
 from tinker_officer.errors import EvalError
+from tinker_officer.evals.importing import imported
 from tinker_officer.evals.prepared import Context, Prepared
-from tinker_officer.evals.scorecard import EvalResult, Item
+from tinker_officer.evals.results import LAYERS, EvalResult, Item
 
 
 if TYPE_CHECKING:
@@ -36,8 +37,7 @@ class Evaluator:
     build: Callable[[], Any] = attrs.field(validator=attrs.validators.is_callable())
     metric: str | None = None
     higher_is_better: bool = True
-    layer: str = "benchmark"
-    from_template: bool = attrs.field(default=False, eq=False)
+    layer: str = attrs.field(default="benchmark", validator=one_of(LAYERS, error=EvalError, fix=_FIX))
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -69,7 +69,7 @@ class Evaluator:
             EvalError: it cannot be imported.
         """
         path = f"{getattr(self.build, '__module__', '')}:{self._class()}"
-        if _imported(path) is not self.build:
+        if imported(path) is not self.build:
             raise EvalError(
                 f"{self.name!r} cannot be written as JSON",
                 got=f"an evaluator built by {path}, which cannot be imported",
@@ -86,13 +86,13 @@ class Evaluator:
         }
 
     @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> Evaluator:
+    def from_dict(cls, record: Mapping[str, Any]) -> Self:
         """Return the eval that `to_dict` wrote.
 
         Raises:
             EvalError: its builder cannot be imported.
         """
-        build = _imported(str(record["build"]))
+        build = imported(str(record["build"]))
         if build is None:
             raise EvalError(
                 "an evaluator cannot be rebuilt",
@@ -101,6 +101,10 @@ class Evaluator:
                 fix=_FIX,
             )
         return cls(**{**record, "build": build})
+
+    def cut(self, _n: int) -> Self:
+        """Return the same: what it asks is its own affair."""
+        return self
 
     def made(self) -> Any:
         """Return the evaluator.
@@ -172,17 +176,6 @@ class Evaluator:
         )
 
 
-def _imported(path: str) -> Any:
-    module, _, names = path.partition(":")
-    try:
-        found: Any = importlib.import_module(module)
-        for name in names.split("."):
-            found = getattr(found, name)
-    except (ImportError, AttributeError, ValueError):
-        return None
-    return found
-
-
 def builders(
     suite: EvalSuite, *, layers: Collection[str] | None, renderer_name: str | None, on: Any
 ) -> list[Callable[[], Any]]:
@@ -197,14 +190,14 @@ def builders(
     ]
     ours = attrs.evolve(suite, evals=tuple(spec for spec in chosen if spec not in theirs))
 
-    class Asked(SamplingClientEvaluator):  # type: ignore[misc]
+    class Asked(SamplingClientEvaluator):  # type: ignore[misc]  # the cookbook is untyped here
         async def __call__(self, sampling_client: Any) -> dict[str, float]:
             card = await ours.evaluate_async(
                 sampling_client, on=on, renderer_name=renderer_name, progress=False
             )
             return card.metrics()
 
-    class Named(TrainingClientEvaluator):  # type: ignore[misc]
+    class Named(TrainingClientEvaluator):  # type: ignore[misc]  # the cookbook is untyped here
         def __init__(self, spec: Evaluator) -> None:
             self.spec, self.evaluator = spec, spec.made()
 

@@ -9,7 +9,7 @@ import attrs
 
 from tinker_officer._text import nearest
 from tinker_officer.errors import EvalError
-from tinker_officer.evals.scorecard import Item, span
+from tinker_officer.evals.results import Item, span
 
 
 if TYPE_CHECKING:

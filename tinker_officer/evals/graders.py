@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib
 import inspect
 import json
 import math
@@ -26,6 +25,7 @@ from tinker_officer._digest import canonical
 from tinker_officer._text import nearest
 from tinker_officer.errors import EvalError
 from tinker_officer.evals.calls import Call, allowed_calls, calls_match, parse_calls
+from tinker_officer.evals.importing import imported
 
 
 @attrs.frozen
@@ -197,7 +197,7 @@ def _validator(schema: bytes) -> Any:
 
     decoded = json.loads(schema)
     if not isinstance(decoded, dict):
-        raise ValueError("json_schema needs a schema: an object, in the case's target or as schema=")  # noqa: TRY004
+        raise ValueError("json_schema needs a schema: an object, in the case's target or as schema=")  # noqa: TRY004 - as graders do
     kind = validator_for(decoded)
     kind.check_schema(decoded)
     return kind(decoded, format_checker=kind.FORMAT_CHECKER)
@@ -332,14 +332,8 @@ def from_dict(record: Mapping[str, Any]) -> Grader:
     name, version = str(record["name"]), str(record["version"])
     found = BUILT_IN.get(name)
     if found is None and ":" in name:
-        module, _, path = name.partition(":")
-        try:
-            function: Any = importlib.import_module(module)
-            for part in path.split("."):
-                function = getattr(function, part)
-            found = as_grader(function)
-        except (ImportError, AttributeError):
-            found = None
+        function = imported(name)
+        found = as_grader(function) if function is not None else None
     if found is None or found.version != version:
         raise EvalError(
             "a grader cannot be rebuilt",

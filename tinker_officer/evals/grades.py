@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import attrs
 
 from tinker_officer.evals import catalogue
-from tinker_officer.evals.scorecard import Item
+from tinker_officer.evals.results import Item
 from tinker_officer.evals.sittings import Ended
 from tinker_officer.evals.tasks import Sat, scorer_name
 
@@ -28,7 +28,7 @@ _CUT = {"max_tokens", "model_length"}
 
 @attrs.frozen
 class Grades:
-    """Which score of a task counts, and what its words are worth.
+    """Which score of a task counts, and what its words are worth: 0 to 1.
 
     Attributes:
         counts: `scorer`, or `scorer/part` of one that gives several values.
@@ -45,7 +45,7 @@ class Grades:
     @classmethod
     def of(cls, sat: Sat, task: Task) -> Self:
         """Return how a task is graded: as the suite says, else the catalogue, else by its first scorer."""
-        here = catalogue.known(sat.task) or catalogue.Known(measures="", goals=())
+        here = catalogue.known(sat.task)
         first = next((scorer_name(scorer) for scorer in task.scorer or ()), "")
         turned = here.reversed_by is not None and (
             str(sat.task_args.get(here.reversed_by[0])) == here.reversed_by[1]
@@ -58,12 +58,13 @@ class Grades:
         )
 
     def items(self, samples: Iterable[Ended]) -> tuple[Item, ...]:
-        """Return one item an id: the mean over its epochs, 0 for an epoch that errored or has no score."""
+        """Return one item an id: the mean over its epochs, the worst for one that errored or has no score."""
         return tuple(self._item(name, epochs) for name, epochs in _by_id(samples).items())
 
     def _item(self, name: str, epochs: list[Ended]) -> Item:
         graded = [self.grade(sample, self.counts) for sample in epochs]
-        scores = [score for score, _ in graded]
+        worst = 0.0 if self.higher_is_better else 1.0
+        scores = [worst if error else score for score, error in graded]
         reasons = [sample.stop_reason for sample in epochs]
         return Item(
             id=name,
@@ -73,7 +74,7 @@ class Grades:
             error="; ".join(dict.fromkeys(error for _, error in graded if error)),
             input_digest=epochs[0].shown,
             status=_status(epochs, [error for _, error in graded]),
-            epochs=tuple(scores) if len(scores) > 1 else (),  # type: ignore[arg-type]
+            epochs=scores if len(scores) > 1 else (),
         )
 
     def grade(self, sample: Ended, counts: str) -> tuple[float, str]:

@@ -156,10 +156,11 @@ def _register() -> None:
     package, module = ModuleType(MODULE), ModuleType(f"{MODULE}.evaluation")
     for made in (package, module):
         made.__spec__ = ModuleSpec(made.__name__, loader=None, is_package=made is package)
-        made.tinker_officer = True  # type: ignore[attr-defined]
         sys.modules[made.__name__] = made
     package.__path__ = []
-    package.evaluation = module  # type: ignore[attr-defined]
-    module.InputExample = InputExample  # type: ignore[attr-defined]
-    module.ensure_nltk_resource = _checkers  # type: ignore[attr-defined]
-    module.test_instruction_following = check_instructions  # type: ignore[attr-defined]
+    vars(package).update(tinker_officer=True, evaluation=module)
+    vars(module).update(
+        InputExample=InputExample,
+        ensure_nltk_resource=_checkers,
+        test_instruction_following=check_instructions,
+    )

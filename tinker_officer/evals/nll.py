@@ -21,9 +21,9 @@ import numpy as np
 from tinker_officer._digest import digest
 from tinker_officer.errors import EvalError
 from tinker_officer.evals.cases import unique_ids
-from tinker_officer.evals.kept import Kept
+from tinker_officer.evals.kept import Kept, open_journal
 from tinker_officer.evals.prepared import Context
-from tinker_officer.evals.scorecard import EvalResult, Item
+from tinker_officer.evals.results import EvalResult, Item
 
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ async def run_nll(
         EvalError: a conversation could not be scored, or nothing in them is trained on.
     """
     context = context or Context()
-    longest = max_length or _context(target.base_model)
+    longest = max_length or target.context
     settings = {
         "kind": "nll",
         "data": data.fingerprint,
@@ -69,7 +69,7 @@ async def run_nll(
         "max_length": longest,
         "renderer": target.renderer_name,
     }
-    kept = Kept(context.at, name, {**settings, "target": target.identity})
+    kept = Kept(await open_journal(context.at, name, target, settings))
     started = time.monotonic()
     names = unique_ids(conversation.id for conversation in data)
     rows = (
@@ -91,7 +91,7 @@ async def run_nll(
     )
 
 
-def _figures(name: str, items: tuple[Item, ...], size: int, longest: int) -> dict[str, float]:
+def _figures(name: str, items: tuple[Item, ...], size: int, longest: int | None) -> dict[str, float]:
     """Return what else the likelihoods say: a token, a conversation, a byte."""
     trained = sum(item.weight for item in items)
     if items and not trained:
@@ -127,7 +127,7 @@ class _Row:
         conversation: Conversation,
         item_id: str,
         target: Target,
-        max_length: int,
+        max_length: int | None,
         train_on: TrainOn,
         by: str | None,
     ) -> Self:
@@ -220,9 +220,3 @@ async def _logprobs(rows: list[_Row], target: Target) -> list[list[float | None]
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(one(row)) for row in rows]
     return [task.result() for task in tasks]
-
-
-def _context(base_model: str) -> int:
-    from tinker_officer._models import read_config
-
-    return int(read_config(base_model).get("max_position_embeddings") or 4096)

@@ -13,7 +13,7 @@ from tinker_officer._service import On
 
 if TYPE_CHECKING:
     from tinker_officer.evals.race import Against
-    from tinker_officer.evals.scorecard import EvalResult
+    from tinker_officer.evals.results import EvalResult
     from tinker_officer.evals.target import Target
 
 

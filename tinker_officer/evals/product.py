@@ -20,10 +20,10 @@ from tinker_officer.errors import EvalError
 from tinker_officer.evals.cases import Case
 from tinker_officer.evals.graders import Answer, Grader
 from tinker_officer.evals.grading import TIMEOUT_S, UnscoredError, grade
-from tinker_officer.evals.kept import Kept
+from tinker_officer.evals.kept import Kept, open_journal
 from tinker_officer.evals.prepared import Context
-from tinker_officer.evals.prompts import build_prompt, read_answer, tool_protocol
-from tinker_officer.evals.scorecard import EvalResult, Item
+from tinker_officer.evals.prompts import build_prompt, read_answer, tool_protocol, tools_asked
+from tinker_officer.evals.results import EvalResult, Item
 
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ async def run_product(
         "kind": "product",
         "grader": grader.to_dict(),
         "sampling": attrs.asdict(sampling),
-        "tools": tool_protocol(target.renderer, tools) if any(case.tools for case in cases) else "none",
+        "tools": tools_asked(target.renderer, tools, cases),
     }
     return await run_cases(
         name,
@@ -144,7 +144,7 @@ async def run_cases(
     protocol = tool_protocol(target.renderer, tools)
     shown = [(case.id, case.group, case.input_digest) for case in cases]
     race = context.against.race(name, shown) if context.against is not None else None
-    kept = Kept(context.at, name, {**settings, "target": target.identity, "renderer": target.renderer_name})
+    kept = Kept(await open_journal(context.at, name, target, settings))
     usage: Counter[str] = Counter()
     started = time.monotonic()
 

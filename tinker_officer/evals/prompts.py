@@ -8,7 +8,7 @@ declared and called in text (`text_tools`).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tinker_officer.evals import text_tools
@@ -19,6 +19,8 @@ from tinker_officer.evals.graders import Answer
 if TYPE_CHECKING:
     import tinker
     from tinker_cookbook.renderers import Message, Renderer
+
+    from tinker_officer.evals.cases import Case
 
 Json = Mapping[str, Any]
 _ANY_TOOL = {"name": "f", "description": "", "parameters": {"type": "object", "properties": {}}}
@@ -38,6 +40,11 @@ def tool_protocol(renderer: Renderer, wanted: str = "auto") -> str:
     except NotImplementedError:
         return text_tools.PROTOCOL
     return "native"
+
+
+def tools_asked(renderer: Renderer, wanted: str, cases: Iterable[Case]) -> str:
+    """Return how the tools of `cases` are written, as `tool_protocol` does; `none` where no case has any."""
+    return tool_protocol(renderer, wanted) if any(case.tools for case in cases) else "none"
 
 
 def build_prompt(

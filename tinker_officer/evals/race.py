@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 import attrs
 
 from tinker_officer.errors import EvalError
-from tinker_officer.evals.scorecard import EvalResult, Item, Scorecard
+from tinker_officer.evals.results import EvalResult, Item
+from tinker_officer.evals.scorecard import Scorecard
 from tinker_officer.stats.sequential import Sequential
 
 

@@ -1,26 +1,19 @@
 """Samples that were answered and scored, kept beside the logs: what was asked once is not asked again.
 
-One file an exam, one line a sample, written as each ends: a killed process loses the samples that were under
-way and no others. A file belongs to one checkpoint, task version and way of asking; a line counts only for a
-question that reads the same. A checkpoint's path may have been saved over: so the file also holds what the
-weights made of one fixed sentence, and is thrown away when they make something else of it. Samples that
-errored are not kept: they were never answered.
+One journal an exam (`kept`), one line a sample, written as each ends: a killed process loses the samples that
+were under way and no others. A line counts only for a question that reads the same. Samples that errored are
+not kept: they were never answered.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
 
-from tinker_officer._digest import digest
 from tinker_officer._journal import Journal
-
-
-_NOISE_NATS = 0.02
 
 
 @attrs.frozen
@@ -49,57 +42,27 @@ class Ended:
 
 
 class Sittings:
-    """The samples of one exam that a folder holds already.
+    """The samples of one exam that are known.
 
     Args:
-        folder: where; None keeps nothing.
-        name: the eval's name.
-        identity: the checkpoint, the task's version, and how it is asked.
+        journal: where they are kept; None keeps none.
         shown: digest of what each item asks now, by id.
         epochs: how often each item is sat.
-        probe: log-probabilities of a fixed sentence, nats; the weights' fingerprint.
     """
 
-    def __init__(
-        self,
-        folder: Path | None,
-        name: str,
-        identity: Mapping[str, Any],
-        shown: Mapping[str, str],
-        *,
-        epochs: int = 1,
-        probe: Sequence[float] = (),
-    ) -> None:
-        file = f"{name}-{digest(identity)[:16]}.jsonl"
-        self._journal = None if folder is None else Journal(folder / "items" / file)
-        self._shown, self._epochs = shown, epochs
+    def __init__(self, journal: Journal | None, shown: Mapping[str, str], *, epochs: int = 1) -> None:
+        self._journal, self._shown, self._epochs = journal, shown, epochs
         self.samples: list[Ended] = []
         self.used: set[str] = set()
-        self._probe: list[float] = []
-        self._read()
-        if self._journal is not None and probe and not self._same(probe):
-            self._journal.path.unlink(missing_ok=True)
-            self.samples, self.used = [], set()
-            self._journal.append({"probe": list(probe)})
-
-    def _read(self) -> None:
-        count = dict.fromkeys(self._shown, 0)
-        for record in self._journal or ():
-            if "probe" in record:
-                self._probe = record["probe"]
-                continue
+        count = dict.fromkeys(shown, 0)
+        for record in journal or ():
             if "used" in record:
                 self.used.add(record["used"])
-                continue
-            sample = Ended(**record)
-            if self._shown.get(sample.id) == sample.shown and count[sample.id] < self._epochs:
-                count[sample.id] += 1
-                self.samples.append(sample)
-
-    def _same(self, probe: Sequence[float]) -> bool:
-        """Return whether the weights are those of the file, but for what arithmetic varies on a GPU."""
-        pairs = zip(probe, self._probe, strict=False)
-        return len(probe) == len(self._probe) and all(abs(a - b) < _NOISE_NATS for a, b in pairs)
+            elif "id" in record:
+                sample = Ended(**record)
+                if shown.get(sample.id) == sample.shown and count[sample.id] < epochs:
+                    count[sample.id] += 1
+                    self.samples.append(sample)
 
     def missing(self) -> dict[str, int]:
         """Return how often each item is still to be sat, by id; items that are done are left out."""

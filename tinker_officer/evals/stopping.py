@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinker_officer.evals.grades import Grades
 from tinker_officer.evals.race import Against, Race
-from tinker_officer.evals.scorecard import Item
+from tinker_officer.evals.results import Item
 from tinker_officer.evals.sittings import Ended
 
 
@@ -75,17 +75,17 @@ class Stop:
         """Return what the race has found; None without one."""
         return None if self._race is None else self._race.found()
 
-    async def start_task(self, task: Any, samples: Any, epochs: int) -> str:  # noqa: ARG002 - Inspect's protocol
+    async def start_task(self, task: Any, samples: Any, epochs: int) -> str:  # noqa: ARG002 - Inspect's own
         """Return the manager's name, for Inspect's log."""
         return "tinker_officer"
 
-    async def schedule_sample(self, id: str | int, epoch: int) -> EarlyStop | None:  # noqa: A002
+    async def schedule_sample(self, id: str | int, epoch: int) -> EarlyStop | None:  # noqa: A002 - Inspect's own
         """Return the order to leave out a sample, once the comparison is decided."""
         from inspect_ai.util import EarlyStop
 
         return EarlyStop(id=id, epoch=epoch, reason="the comparison is decided") if self.decided else None
 
-    async def complete_sample(self, id: str | int, epoch: int, scores: Any) -> None:  # noqa: A002
+    async def complete_sample(self, id: str | int, epoch: int, scores: Any) -> None:  # noqa: A002 - Inspect's own
         """Do nothing: samples come in through `add`."""
 
     async def complete_task(self) -> dict[str, Any]:

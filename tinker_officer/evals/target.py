@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import attrs
 
 from tinker_officer._digest import digest
 from tinker_officer._service import On, connect
-from tinker_officer.errors import EvalError, ModelError
+from tinker_officer.errors import EvalError
 
 
 if TYPE_CHECKING:
@@ -44,10 +44,10 @@ class Target:
 
     @property
     def identity(self) -> str:
-        """A digest that two targets share only if they have the same weights.
+        """A digest of what the weights are called.
 
-        A sampler path names weights that never change; a folder is known by its weight files, by name, size
-        and time of the last change.
+        A folder is known by its weight files, by name, size and time of the last change. A sampler path may
+        be saved over by other weights: `probe` tells them apart.
         """
         folder = Path(self.name).expanduser()
         files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
@@ -55,9 +55,16 @@ class Target:
         return digest([self.name, self.base_model, stats])
 
     @property
+    def live(self) -> bool:
+        """Whether a client was handed over: its name is its own, and never met again."""
+        return self.name.startswith(("sampler:", "trainer:"))
+
+    @cached_property
     def context(self) -> int | None:
         """The longest prompt and answer together, in tokens, by the base model's config; None if unknown."""
-        return _context(self.base_model)
+        from tinker_officer.data.measure import context_length
+
+        return context_length(self.base_model)
 
     async def probe(self) -> list[float]:
         """Return the log-probabilities of a fixed sentence, nats: what tells weights of one path apart."""
@@ -67,16 +74,6 @@ class Target:
         prompt: tinker.ModelInput = tinker.ModelInput.from_ints(tokens)
         found = await self.client.compute_logprobs(prompt)
         return [round(value, 4) for value in found if value is not None]
-
-
-@cache
-def _context(base_model: str) -> int | None:
-    from tinker_officer._models import read_config
-
-    try:
-        return int(read_config(base_model)["max_position_embeddings"])
-    except (ModelError, KeyError):
-        return None
 
 
 async def open_target(target: Any, on: On, renderer_name: str | None = None) -> Target:

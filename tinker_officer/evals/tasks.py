@@ -19,6 +19,7 @@ from tinker_officer._text import nearest
 from tinker_officer.errors import EvalError, OfficerError
 from tinker_officer.evals import catalogue, deadline, ifeval, machine
 from tinker_officer.evals.bfcl_data import seed_bfcl
+from tinker_officer.evals.known import Known
 
 
 if TYPE_CHECKING:
@@ -138,17 +139,17 @@ def _from_inspect_evals(sat: Sat, name: str) -> Task:
         deadline.install()
     here = catalogue.known(name)
     args = dict(sat.task_args)
-    if here is not None and sat.judge is not None:
+    if sat.judge is not None:
         judge = open_judge("grader", sat.judge)
         args |= {key: [judge] if key in _LISTS else judge for key in here.judge if key not in args}
     with machine.no_waiting():
         task = _registered(name, args)
-    if here is not None and here.judged and sat.judge is None and not set(here.judge) & set(args):
+    if here.judged and sat.judge is None and not set(here.judge) & set(args):
         _leave_out(task, here, sat)
     return task
 
 
-def _leave_out(task: Task, here: catalogue.Known, sat: Sat) -> None:
+def _leave_out(task: Task, here: Known, sat: Sat) -> None:
     """Leave out the scorers that would ask a judge: there is none but the candidate itself."""
     if (sat.scorer or "").partition("/")[0] in here.judged:
         raise unbound("grader")

@@ -56,7 +56,7 @@ _CASES = {
     "chat": ("qa", "questions of your users, and what a good answer holds; add .safety() too"),
     "code": ("bugs", "programs of yours with a bug, and the tests that find it"),
     "math": ("problems", "problems of your field with their answers: graders.numeric"),
-    "tools": ("journeys", "whole errands with your own tools: graders.calls"),
+    "tools": ("journeys", "whole errands with your own tools: graders.function_call"),
 }
 
 
@@ -103,7 +103,6 @@ def _benchmarks(entries: tuple[_Entry, ...], roles: dict[str, str] | None = None
             task_args=arguments,
             roles=roles or {},
             why=why,
-            from_template=True,
         )
         for task, why, arguments in entries
     )

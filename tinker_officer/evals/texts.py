@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tinker_officer.evals.cases import Case, unique_ids
-from tinker_officer.evals.contamination import text_of
 
 
 if TYPE_CHECKING:
@@ -43,3 +42,11 @@ def of_task(task: Task) -> Iterator[tuple[str, Sequence[str]]]:
 
 def _said(messages: Iterable[Mapping[str, Any]], roles: Sequence[str]) -> list[str]:
     return [text_of(message) for message in messages if message["role"] in roles]
+
+
+def text_of(message: Mapping[str, Any]) -> str:
+    """Return what a message says, in one text."""
+    content = message["content"]
+    if isinstance(content, str):
+        return content
+    return "\n".join(str(part.get("text", part.get("thinking", ""))) for part in content)

@@ -14,7 +14,8 @@ from tinker_officer.registry.verdict import HEADER, Verdict, figure
 
 
 if TYPE_CHECKING:
-    from tinker_officer.evals.scorecard import EvalResult, Scorecard
+    from tinker_officer.evals.results import EvalResult
+    from tinker_officer.evals.scorecard import Scorecard
 
 # What Markdown (GitHub's too) could take for markup within a line; HTML's own characters become entities.
 _MARKUP = re.compile(r"([\\`*_\[\]#!|~@]|:(?=//)|(?<=www)\.)")

@@ -13,7 +13,7 @@ import attrs
 
 
 if TYPE_CHECKING:
-    from tinker_officer.evals.scorecard import EvalResult
+    from tinker_officer.evals.results import EvalResult
     from tinker_officer.stats.intervals import Estimate
 
 

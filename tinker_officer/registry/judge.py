@@ -25,7 +25,8 @@ from tinker_officer.registry.verdict import Line, Outcome, Verdict, missing
 
 
 if TYPE_CHECKING:
-    from tinker_officer.evals.scorecard import EvalResult, Scorecard
+    from tinker_officer.evals.results import EvalResult
+    from tinker_officer.evals.scorecard import Scorecard
     from tinker_officer.registry.gate import Gate, Limit, Requirement
     from tinker_officer.stats.intervals import Estimate
 

@@ -23,7 +23,8 @@ from tinker_officer.report import plots
 
 if TYPE_CHECKING:
     from tinker_officer.evals.comparison import Comparison
-    from tinker_officer.evals.scorecard import EvalResult, Scorecard
+    from tinker_officer.evals.results import EvalResult
+    from tinker_officer.evals.scorecard import Scorecard
     from tinker_officer.train.result import RunResult
 
 Row = tuple[str, ...]

@@ -1,7 +1,7 @@
 """Whether a model knows what it knows: confidences against what came of them.
 
-The binned calibration error of a *perfectly* calibrated model is not 0: with 15 bins it is 0.09 at n = 200.
-What chance adds is taken off here, and the interval includes 0 when the data allow it.
+The binned calibration error of a *perfectly* calibrated model is not 0. What chance adds is taken off here,
+and the interval includes 0 when the data allow it.
 """
 
 from __future__ import annotations

@@ -4,9 +4,8 @@ Looking at a fixed-n interval after every item and stopping when it leaves out z
 in a hundred. Here each pair's difference x, between -1 and 1, is a fair bet under "no difference": the
 wealth `mean over lambda of prod(1 + lambda x)`, lambda uniform on (-1, 1), is at least 1 / alpha at *any*
 time with probability at most alpha (Ville). On right-or-wrong scores it is the Beta(1, 1) mixture on the
-discordant
-pairs: with b regressions and c improvements, `2^(b+c) B(b+1, c+1)`. The same bets against every other mean
-give a confidence sequence: an interval that holds at every look at once.
+discordant pairs: with b regressions and c improvements, `2^(b+c) B(b+1, c+1)`. The same bets against every
+other mean give a confidence sequence: an interval that holds at every look at once.
 
 It takes the pairs in an order that says nothing of their outcome, one source after the other.
 
@@ -24,8 +23,7 @@ from collections.abc import Callable
 import numpy as np
 
 
-# Gauss-Legendre nodes: any fixed mixture of bets is valid, and this one equals the uniform one up to 127
-# pairs.
+# Gauss-Legendre: any fixed mixture of bets is valid; this one equals the uniform one up to 127 pairs.
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
 _WEIGHTS = _WEIGHTS / 2
 _STEPS = 40
