@@ -14,6 +14,7 @@ from tinker_officer.errors import EvalError
 from tinker_officer.evals import ngrams
 from tinker_officer.evals.results import EvalResult, Item
 from tinker_officer.evals.scorecard import Scorecard
+from tinker_officer.evals.sieve import Sieve
 
 
 WORDS = [f"word{i}" for i in range(400)]
@@ -63,6 +64,40 @@ def test_words_are_those_of_re(text: str) -> None:
     """But for the few letters that have no lower case of one letter."""
     if all(len(letter.lower()) == 1 and letter != "\u03a3" for letter in text):
         assert ngrams.words(text) == re.findall(r"\w+", text.lower())
+
+
+spoken = st.lists(
+    st.tuples(
+        st.sampled_from(["a", "I", "K", "\u212a", "7", "_", "é", "Я", "漢", "\U0001d400", "maybe", "été"]),
+        st.sampled_from([" ", ", ", "\n", "\u2019", " 😀 ", "\0", " — "]),
+    ).map("".join),
+    max_size=40,
+)
+
+
+@settings(deadline=None)
+@given(st.lists(spoken, min_size=1, max_size=3), spoken, spoken, st.data())
+def test_the_sieve_never_holds_back_a_run(
+    exam: list[list[str]], before: list[str], after: list[str], data: st.DataObject
+) -> None:
+    """However short its words and whatever their letters, wherever a run begins, in any row of a batch."""
+    size = data.draw(st.sampled_from([8, 13, 0]))
+    sieve = Sieve.of((size, "".join(words)) for words in exam if size or ngrams.words("".join(words)))
+    long = [words for words in exam if len(words) >= size and ngrams.words("".join(words))]
+    if long:
+        words = data.draw(st.sampled_from(long))
+        begins = data.draw(st.integers(0, len(words) - size)) if size else 0
+        run = " ".join(words[begins : begins + size] if size else words)
+        text = run.upper() if run.isascii() else run
+        held = f"{''.join(before)} {text} {''.join(after)}" if size else text
+        assert 1 in sieve.passing(["".join(after), held, "".join(before)])
+
+
+def test_a_sieve_holds_back_nearly_everything_else() -> None:
+    """Of 2,000 other sentences of the same words fewer than one in a hundred pass."""
+    rng = random.Random(9)
+    sieve = Sieve.of((13, sentence(rng, 40)) for _ in range(200))
+    assert len(sieve.passing([sentence(rng, 40) for _ in range(2000)])) < 20
 
 
 def test_a_copied_item_is_found_with_its_rows(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -76,7 +76,7 @@ def test_where_less_is_better_an_error_counts_as_the_worst(tiny_model: Path) -> 
     """One answer is right, one wrong, one never comes: it must not look like the safe one."""
 
     def answer(prompt: str) -> str:
-        if "star" in prompt:
+        if "is a star" in prompt:
             raise RuntimeError("the line is down")
         return "ANSWER: B"
 

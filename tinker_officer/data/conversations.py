@@ -76,9 +76,12 @@ class Conversations(CheckedRows[Conversation]):
     def plain_messages(self, indices: Sequence[int]) -> Iterator[Sequence[Json] | None]:
         """Yield the messages of each row, None for rows with tools; fast, and checked by digest as ever."""
         numbers = self._rows[np.asarray(indices, np.intp)].tolist()
-        for index, row in zip(indices, self._store.guess(numbers), strict=True):
+        digests = (
+            self._digests[np.asarray(indices, np.intp)].view(f"V{loading.DIGEST_BYTES}").ravel().tolist()
+        )
+        for index, digest, row in zip(indices, digests, self._store.guess(numbers), strict=True):
             messages = row.get("messages") if type(row) is dict else None
-            if not loading.has_digest(messages, self._digests[index]):
+            if not loading.has_digest(messages, digest):
                 conversation = self._item(index)
                 messages = None if conversation.tools else conversation.messages
             yield messages

@@ -85,7 +85,7 @@ def content_digest(row: Checked) -> bytes:
     return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
 
 
-def has_digest(messages: Any, expected: npt.NDArray[np.uint8]) -> bool:
+def has_digest(messages: Any, expected: bytes) -> bool:
     """Whether `messages`, as they are, have this content digest: then they are in normal form, without tools.
 
     Quick, and on the safe side: orjson writes what `canonical` writes, or else the digests differ.
@@ -96,7 +96,7 @@ def has_digest(messages: Any, expected: npt.NDArray[np.uint8]) -> bool:
         content = orjson.dumps(messages, option=orjson.OPT_SORT_KEYS)
     except TypeError:  # a number or a text that orjson does not write
         return False
-    return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest() == expected.tobytes()
+    return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest() == expected
 
 
 def jsonl(path: str | Path, kind: Kind, *, on_error: str, shape: str | None, progress: bool | None) -> Loaded:

@@ -15,6 +15,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import attrs
@@ -25,6 +26,7 @@ from tinker_officer._progress import Progress
 from tinker_officer.errors import EvalError
 from tinker_officer.evals import ngrams
 from tinker_officer.evals.contamination import DIRTY, Contamination, Exposed
+from tinker_officer.evals.sieve import Sieve, Table
 from tinker_officer.evals.texts import text_of
 
 
@@ -34,8 +36,8 @@ if TYPE_CHECKING:
 LONG, SHORT = 13, 8
 _BATCH = 128  # rows that are hashed at once: they stay in the processor's cache
 _BLOCK = 4096  # rows that a thread takes at a time
-_FILTER_BITS = 22
 _PLACES = 3
+_REMEMBERED = 64  # texts whose words are at hand: the runs of one follow each other
 
 
 def find(
@@ -104,7 +106,8 @@ class Index:
         owner: the item of each entry.
         sizes: words in the run of each entry; 0 for a whole message.
         place: which text of the item the run stands in, and at which word.
-        filter: whether any hash begins with these bits.
+        table: the same hashes, for a quick look.
+        sieve: which texts are worth looking at.
     """
 
     names: tuple[tuple[str, str], ...]
@@ -113,7 +116,8 @@ class Index:
     owner: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
     place: npt.NDArray[np.int64]
-    filter: npt.NDArray[np.bool_]
+    table: Table
+    sieve: Sieve
 
     @classmethod
     def of(cls, evals: Mapping[str, Iterable[tuple[str, Sequence[str]]]]) -> Index:
@@ -121,40 +125,40 @@ class Index:
         names: list[tuple[str, str]] = []
         texts: list[tuple[str, ...]] = []
         parts: list[tuple[ngrams.Hashes, npt.NDArray[np.int64]]] = []
+        sought: list[tuple[int, str]] = []
         for name, items in evals.items():
             for item_id, said in items:
-                parts += _entries(len(names), said)
+                for size, hashes, rest in _entries(len(names), said):
+                    parts.append((hashes, rest))
+                    sought += [(size, said[text]) for text in np.unique(rest[:, 2]).tolist()]
                 names.append((name, item_id))
                 texts.append(tuple(said))
         hashes = np.concatenate([part for part, _ in parts]) if parts else np.zeros(0, np.uint64)
         rest = np.concatenate([part for _, part in parts]) if parts else np.zeros((0, 4), np.int64)
         order = np.argsort(hashes, kind="stable")
         hashes, rest = hashes[order], rest[order]
-        present = np.zeros(1 << _FILTER_BITS, np.bool_)
-        present[(hashes >> np.uint64(64 - _FILTER_BITS)).astype(np.intp)] = True
-        return cls(tuple(names), tuple(texts), hashes, rest[:, 0], rest[:, 1], rest[:, 2:], present)
+        return cls(
+            tuple(names),
+            tuple(texts),
+            hashes,
+            rest[:, 0],
+            rest[:, 1],
+            rest[:, 2:],
+            Table.of(hashes),
+            Sieve.of(sought),
+        )
 
     def entries(self, found: ngrams.Hashes) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
         """Return pairs `(which of found, which entry)` with equal hashes."""
-        near = np.flatnonzero(self.filter[(found >> np.uint64(64 - _FILTER_BITS)).astype(np.intp)])
+        near = self.table.among(found)
         low = np.searchsorted(self.hashes, found[near], "left")
         counts = np.searchsorted(self.hashes, found[near], "right") - low
-        near, low, counts = near[counts > 0], low[counts > 0], counts[counts > 0]
-        if not len(near):
-            return np.zeros(0, np.intp), np.zeros(0, np.intp)
         offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         return np.repeat(near, counts), np.repeat(low, counts) + offsets
 
-    def run(self, entry: int) -> list[str]:
-        """Return the words of an entry."""
-        text, word = self.place[entry].tolist()
-        size = int(self.sizes[entry])
-        found = ngrams.words(self.texts[int(self.owner[entry])][text])
-        return found[word : word + size] if size else found
 
-
-def _entries(item: int, texts: Sequence[str]) -> Iterator[tuple[ngrams.Hashes, npt.NDArray[np.int64]]]:
-    """Yield the hashes of an item's runs, and for each the item, its size, and where it stands."""
+def _entries(item: int, texts: Sequence[str]) -> Iterator[tuple[int, ngrams.Hashes, npt.NDArray[np.int64]]]:
+    """Yield an item's size of runs, their hashes, and for each the item, its size, and where it stands."""
     if not texts:
         return
     said = ngrams.grams(texts)
@@ -172,54 +176,52 @@ def _entries(item: int, texts: Sequence[str]) -> Iterator[tuple[ngrams.Hashes, n
     rest = np.stack(
         [np.full(len(first), item), np.full(len(first), size), text[first], word[first]], axis=1
     ).astype(np.int64)
-    yield hashes, rest
+    yield size, hashes, rest
 
 
-@attrs.frozen(eq=False)
+@attrs.define
 class _Block:
     """What a block of training rows holds: which row, which entry, and in which message at which word."""
 
     rows: int
-    row: npt.NDArray[np.int64]
-    entry: npt.NDArray[np.int64]
-    text: list[str]
-    word: npt.NDArray[np.int64]
+    hits: list[tuple[int, int, str, int]] = attrs.Factory(list)
 
 
 def _scan(index: Index, train: Conversations, within: range) -> _Block:
     """Return what these rows hold of the index, unverified."""
-    rows: list[int] = []
-    entries: list[int] = []
     texts: list[str] = []
-    words: list[int] = []
-    sizes = sorted({int(size) for size in np.unique(index.sizes)}) if len(index.sizes) else []
+    owners: list[int] = []
     for start in range(within.start, within.stop, _BATCH):
         numbers = range(start, min(start + _BATCH, within.stop))
-        plain: tuple[list[str], list[int]] = ([], [])
-        other: tuple[list[str], list[int]] = ([], [])
+        said: list[str] = []
+        rows: list[int] = []
         for number, messages in zip(numbers, train.plain_messages(numbers), strict=True):
             for message in messages if messages is not None else train[number].messages:
-                said = text_of(message)
-                side = plain if said.isascii() else other
-                side[0].append(said)
-                side[1].append(number)
-        for said_by, owners in (plain, other):
-            if not said_by:
-                continue
-            hashed = ngrams.grams(said_by)
-            for size in sizes:
-                hashes, starts = hashed.of(size) if size else (hashed.whole(), hashed.first[:-1])
-                which, entry = index.entries(hashes)
-                right = index.sizes[entry] == size
-                for at, number in zip(which[right].tolist(), entry[right].tolist(), strict=True):
-                    text = int(np.searchsorted(hashed.first, starts[at], "right")) - 1 if size else at
-                    rows.append(owners[text])
-                    entries.append(number)
-                    texts.append(said_by[text])
-                    words.append(int(starts[at] - hashed.first[text]) if size else 0)
-    return _Block(
-        len(within), np.array(rows, np.int64), np.array(entries, np.int64), texts, np.array(words, np.int64)
-    )
+                said.append(text_of(message))
+                rows.append(number)
+        for at in index.sieve.passing(said):
+            texts.append(said[at])
+            owners.append(rows[at])
+    found = _Block(len(within))
+    for start in range(0, len(texts), _BATCH):
+        _look(index, texts[start : start + _BATCH], owners[start : start + _BATCH], found)
+    return found
+
+
+def _look(index: Index, texts: Sequence[str], owners: Sequence[int], found: _Block) -> None:
+    """Add to `found` what these texts hold of the index."""
+    hashed = ngrams.grams(texts)
+    for size in np.unique(index.sizes).tolist():
+        hashes, starts = hashed.of(size) if size else (hashed.whole(), hashed.first[:-1])
+        which, entry = index.entries(hashes)
+        right = index.sizes[entry] == size
+        which, entry = which[right], entry[right]
+        text = np.searchsorted(hashed.first, starts[which], "right") - 1 if size else which
+        word = starts[which] - hashed.first[text]
+        found.hits += [
+            (owners[at], number, texts[at], begins)
+            for at, number, begins in zip(text.tolist(), entry.tolist(), word.tolist(), strict=True)
+        ]
 
 
 class _Found:
@@ -231,18 +233,17 @@ class _Found:
         self._rows: Counter[int] = Counter()
         self._where: dict[int, list[int]] = {}
         self._read = 0
+        self._words = lru_cache(_REMEMBERED)(ngrams.words)
 
     def add(self, block: _Block) -> None:
         """Take in a block; a run is looked up in the text the first time that it is met."""
         self._read += block.rows
         hits: set[tuple[int, int]] = set()
-        for row, entry, text, word in zip(
-            block.row.tolist(), block.entry.tolist(), block.text, block.word.tolist(), strict=True
-        ):
+        for row, entry, text, word in block.hits:
             if not self._entries[entry]:
                 size = int(self._index.sizes[entry])
-                said = ngrams.words(text)
-                if (said[word : word + size] if size else said) != self._index.run(entry):
+                said = self._words(text)
+                if (said[word : word + size] if size else said) != self._run(entry):
                     continue
                 self._entries[entry] = True
             hits.add((row, int(self._index.owner[entry])))
@@ -250,6 +251,13 @@ class _Found:
             self._rows[item] += 1
             if len(self._where.setdefault(item, [])) < _PLACES:
                 self._where[item].append(row)
+
+    def _run(self, entry: int) -> list[str]:
+        """Return the words of an entry."""
+        text, word = self._index.place[entry].tolist()
+        size = int(self._index.sizes[entry])
+        said = self._words(self._index.texts[int(self._index.owner[entry])][text])
+        return said[word : word + size] if size else said
 
     def report(self, train: Conversations, threshold: float) -> Contamination:
         """Return what was found."""
@@ -261,7 +269,7 @@ class _Found:
                 *index.names[item],
                 float(met[item] / runs[item]),
                 self._rows[item],
-                tuple(train[row].where for row in self._where[item]),
+                tuple(train.where(row) for row in self._where[item]),
             )
             for item in sorted(self._rows)
         ]

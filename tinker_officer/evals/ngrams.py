@@ -21,7 +21,7 @@ Hashes: TypeAlias = npt.NDArray[np.uint64]
 Places: TypeAlias = npt.NDArray[np.intp]
 _WORD = re.compile(r"\w+")
 _END = "\x00"  # between texts; no part of a word
-_BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
+BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
 _MASK = (1 << 64) - 1
 _CHUNK = 1 << 16
 
@@ -31,9 +31,9 @@ def words(text: str) -> list[str]:
     if text.isascii():
         return _WORD.findall(text.lower())
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-    letters = _letters()[codes]
-    lowered = np.where(letters > 0, letters, ord(" ")).astype(np.uint32)
-    return lowered.tobytes().decode("utf-32-le", "surrogatepass").split()
+    letters = lowered()[codes]
+    spaced = np.where(letters > 0, letters, ord(" ")).astype(np.uint32)
+    return spaced.tobytes().decode("utf-32-le", "surrogatepass").split()
 
 
 @attrs.frozen(eq=False)
@@ -57,7 +57,7 @@ class Grams:
             return np.zeros(0, np.uint64), np.zeros(0, np.intp)
         hashes = (self.sums[size:] - self.sums[:count]) * _powers(len(self.owner))[1][:count]
         starts = np.flatnonzero(self.owner[:count] == self.owner[size - 1 :])
-        return _mixed(hashes[starts], size), starts
+        return mixed(hashes[starts], size), starts
 
     def whole(self) -> Hashes:
         """Return the hash of all words of each text: that of a run of so many words."""
@@ -66,7 +66,7 @@ class Grams:
         hashes = (self.sums[self.first[1:]] - self.sums[self.first[:-1]]) * _powers(len(self.owner) + 1)[1][
             starts
         ]
-        return _mixed(hashes, sizes.astype(np.uint64))
+        return mixed(hashes, sizes.astype(np.uint64))
 
 
 def grams(texts: Sequence[str]) -> Grams:
@@ -77,7 +77,7 @@ def grams(texts: Sequence[str]) -> Grams:
             joined.encode("ascii").translate(_ascii()), np.uint8
         )
     else:
-        letters = _letters()[np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32)]
+        letters = lowered()[np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32)]
     inside = np.zeros(len(letters) + 2, np.bool_)
     np.not_equal(letters, 0, out=inside[1:-1])
     edges = np.flatnonzero(inside[1:] != inside[:-1])
@@ -85,7 +85,7 @@ def grams(texts: Sequence[str]) -> Grams:
     powers, inverse = _powers(len(letters))
     sums = np.zeros(len(letters) + 1, np.uint64)
     np.cumsum(letters * powers[: len(letters)], out=sums[1:])
-    hashes = _mixed((sums[ends] - sums[starts]) * inverse[starts], (ends - starts).astype(np.uint64))
+    hashes = mixed((sums[ends] - sums[starts]) * inverse[starts], (ends - starts).astype(np.uint64))
     lengths = np.fromiter(map(len, texts), np.intp, len(texts))
     first = np.zeros(len(texts) + 1, np.intp)
     first[1:] = np.searchsorted(starts, np.cumsum(lengths + 1) - 1)
@@ -96,7 +96,7 @@ def grams(texts: Sequence[str]) -> Grams:
     return Grams(word_sums, owner, first)
 
 
-def _mixed(hashes: Hashes, salt: int | Hashes) -> Hashes:
+def mixed(hashes: Hashes, salt: int | Hashes) -> Hashes:
     """Return well-spread hashes: the high bits of a polynomial say much, the low ones little."""
     mixed = hashes + np.asarray(salt, np.uint64) * np.uint64(0xD6E8FEB86659FD93)
     mixed ^= mixed >> np.uint64(32)
@@ -106,21 +106,21 @@ def _mixed(hashes: Hashes, salt: int | Hashes) -> Hashes:
 
 
 @cache
-def _letters() -> npt.NDArray[np.uint32]:
+def lowered() -> npt.NDArray[np.uint32]:
     """Return, for each code point, its lower-case one where it is part of a word, else 0."""
     table = np.zeros(0x110000, np.uint32)
     for code in range(0x110000):
         letter = chr(code)
         if letter.isalnum() or letter == "_":
-            lowered = letter.lower()
-            table[code] = ord(lowered) if len(lowered) == 1 else code
+            small = letter.lower()
+            table[code] = ord(small) if len(small) == 1 else code
     return table
 
 
 @cache
 def _ascii() -> bytes:
     """Return the same for ASCII alone, as `bytes.translate` takes it."""
-    return _letters()[:128].astype(np.uint8).tobytes() + bytes(128)
+    return lowered()[:128].astype(np.uint8).tobytes() + bytes(128)
 
 
 _POWERS: list[tuple[Hashes, Hashes]] = []
@@ -131,7 +131,7 @@ def _powers(count: int) -> tuple[Hashes, Hashes]:
     if not _POWERS or len(_POWERS[-1][0]) < count:
         size = max(_CHUNK, 1 << max(0, count - 1).bit_length())
         both = []
-        for base in (_BASE, pow(_BASE, -1, 1 << 64)):
+        for base in (BASE, pow(BASE, -1, 1 << 64)):
             powers = np.full(size, base, np.uint64)
             powers[0] = 1
             both.append(np.cumprod(powers))

@@ -280,7 +280,8 @@ def spec_from_dict(record: Mapping[str, Any], data: Mapping[str, Conversations])
 
 def _cases_from_dict(name: str, given: Conversations | None, cases: Mapping[str, Any]) -> Cases:
     if "fingerprint" not in cases:
-        return cases["path"] if "path" in cases else cases["rows"]
+        found: Cases = cases["path"] if "path" in cases else cases["rows"]
+        return found
     if given is None or given.fingerprint != cases["fingerprint"]:
         raise _other_data(name, given, cases["fingerprint"])
     return given
