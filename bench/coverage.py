@@ -2,6 +2,7 @@
 
     python bench/coverage.py                # some minutes
     python bench/coverage.py --draws 500    # a glance
+    python bench/coverage.py --write        # the tables go into docs/explanation/intervals.md too
 
 A row is one interval at one n: the lowest, mean and highest coverage over a grid of true values. 93 to 97.5
 % is as nominal. Above it an interval is wider than it need be, which happens where nearly every draw is the
@@ -14,6 +15,7 @@ import argparse
 import math
 from collections.abc import Callable, Iterator
 
+import _page
 import numpy as np
 
 from tinker_officer.stats import bias, calibration, intervals, paired
@@ -28,16 +30,20 @@ def wilson(n: int, rate: float) -> Draw:
     return lambda rng: (intervals.wilson(int(rng.binomial(n, rate)), n), rate)
 
 
-def bonett_price(n: int, worse: float, better: float) -> Draw:
+def paired_binary(way: Callable[[int, int, int], Estimate], n: int, worse: float, better: float) -> Draw:
     def draw(rng: np.random.Generator) -> tuple[Estimate, float]:
         b, c, _ = rng.multinomial(n, [worse, better, 1 - worse - better])
-        return paired.bonett_price(int(b), int(c), n), worse - better
+        return way(int(b), int(c), n), worse - better
 
     return draw
 
 
 def mean_of_partial(n: int, a: float) -> Draw:
     return lambda rng: (intervals.mean(rng.beta(a, 2, n), bounds=(0, 1)), a / (a + 2))
+
+
+def mean_of_skewed(n: int, spread: float) -> Draw:
+    return lambda rng: (intervals.mean(rng.lognormal(0, spread, n)), math.exp(spread**2 / 2))
 
 
 def mean_of_clusters(n: int, between: float) -> Draw:
@@ -90,15 +96,22 @@ def rows() -> Iterator[tuple[str, int, list[Draw]]]:
     discordant = ((0.03, 0.03), (0.1, 0.1), (0.05, 0.2), (0.2, 0.3))
     for n in (30, 100, 300, 1000):
         yield "Wilson, right or wrong", n, [wilson(n, rate) for rate in rates]
-        yield "Bonett-Price, paired right or wrong", n, [bonett_price(n, *pair) for pair in discordant]
+        for name, way in (("Bonett-Price", paired.bonett_price), ("Tango", paired.tango)):
+            yield f"{name}, paired right or wrong", n, [paired_binary(way, n, *pair) for pair in discordant]
         yield "t, partial credit in bounds", n, [mean_of_partial(n, a) for a in (0.5, 1, 2, 5)]
-        yield "t, weighted, clusters of 4", n, [mean_of_clusters(n, spread) for spread in (0.1, 0.5, 1.0)]
-        yield "t, paired scores", n, [paired_scores(n, skew, bca=False) for skew in (0.1, 0.5, 1.0)]
+        yield (
+            "t and Hall, weighted, clusters of 4",
+            n,
+            [mean_of_clusters(n, spread) for spread in (0.1, 0.5, 1.0)],
+        )
+        yield "t and Hall, skewed scores", n, [mean_of_skewed(n, spread) for spread in (0.3, 0.6, 1.0)]
+        yield "t and Hall, paired scores", n, [paired_scores(n, skew, bca=False) for skew in (0.1, 0.5, 1.0)]
         yield "Rogan-Gladen, judged", n, [judged(n, rate) for rate in (0.2, 0.5, 0.8)]
         yield "overconfidence", n, [sure(n, shift, error=False) for shift in (0.0, 0.1, 0.2)]
     for n in (300, 1000):
         yield "calibration error", n, [sure(n, shift, error=True) for shift in (0.05, 0.1, 0.2)]
-    yield "BCa, paired scores", 100, [paired_scores(100, skew, bca=True) for skew in (0.1, 1.0)]
+    for n in (30, 100):
+        yield "BCa, paired scores", n, [paired_scores(n, skew, bca=True) for skew in (0.1, 1.0)]
 
 
 def coverage(draw: Draw, draws: int) -> float:
@@ -125,19 +138,30 @@ def false_alarms(draws: int) -> Iterator[tuple[float, float, float]]:
         yield discordance, alarms / draws, naive / draws
 
 
-def main() -> None:
-    """Print the table as Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--draws", type=int, default=2000)
-    draws = parser.parse_args().draws
-    print("| interval | n | lowest | mean | highest |\n|---|---:|---:|---:|---:|")
+def tables(draws: int) -> Iterator[str]:
+    """Yield the lines of both tables, as Markdown."""
+    yield from ("| interval | n | lowest | mean | highest |", "|---|---:|---:|---:|---:|")
     for name, n, grid in rows():
         few = min(draws, 400) if name.startswith("BCa") else draws
         found = [coverage(draw, few) for draw in grid]
-        print(f"| {name} | {n} | {min(found):.1%} | {np.mean(found):.1%} | {max(found):.1%} |", flush=True)
-    print("\n| discordant pairs | called different, e-process | looking at z |\n|---:|---:|---:|")
+        yield f"| {name} | {n} | {min(found):.1%} | {np.mean(found):.1%} | {max(found):.1%} |"
+    yield from ("", "| discordant pairs | called different, e-process | looking at z |", "|---:|---:|---:|")
     for discordance, alarms, naive in false_alarms(max(200, draws // 4)):
-        print(f"| {discordance:.0%} | {alarms:.1%} | {naive:.1%} |", flush=True)
+        yield f"| {discordance:.0%} | {alarms:.1%} | {naive:.1%} |"
+
+
+def main() -> None:
+    """Print the tables, and write them into the page if asked."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--draws", type=int, default=2000)
+    parser.add_argument("--write", action="store_true")
+    asked = parser.parse_args()
+    lines = []
+    for line in tables(asked.draws):
+        print(line, flush=True)
+        lines.append(line)
+    if asked.write:
+        _page.write("intervals", "coverage", "\n".join(lines))
 
 
 if __name__ == "__main__":

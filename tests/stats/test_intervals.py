@@ -28,8 +28,8 @@ def test_wilson_of_nothing_is_everything() -> None:
 
 
 def test_mean_equals_student() -> None:
-    """With equal weights and no clusters the interval is Student's."""
-    scores = [1.0, 4.0, 2.0, 8.0, 5.0]
+    """With equal weights, no clusters and no skewness the interval is Student's."""
+    scores = [1.0, 4.0, 2.0, 7.0, 6.0]
     found = intervals.mean(scores)
     wanted = reference.t.interval(0.95, 4, np.mean(scores), reference.sem(scores))
     assert found.interval == pytest.approx(wanted, rel=1e-12)
@@ -58,7 +58,34 @@ def test_jackknife_is_leave_one_out_by_hand() -> None:
     left = [(scores[keep] * weights[keep]).sum() / weights[keep].sum() for keep in ([1, 2], [0, 2], [0, 1])]
     error = math.sqrt(2 / 3 * sum((one - value) ** 2 for one in left))
     half = reference.t.ppf(0.975, 2) * error
-    assert intervals.mean(scores, weights=weights).interval == pytest.approx((value - half, value + half))
+    found = intervals.t_interval(scores * weights, weights, 0.95)
+    assert found == pytest.approx((value - half, value + half))
+
+
+def test_skewed_scores_widen_the_end_towards_the_tail() -> None:
+    """At Hall's end his transformed statistic is the t quantile; the other end stays Student's."""
+    scores = np.array([0.1, 0.2, 0.2, 0.3, 0.5, 0.9, 3.0])
+    found, student = (
+        intervals.mean(scores),
+        reference.t.interval(0.95, 6, scores.mean(), reference.sem(scores)),
+    )
+    assert found.low == pytest.approx(student[0])
+    skewness, n = reference.skew(scores, bias=False), len(scores)
+    w = (scores.mean() - found.high) / scores.std(ddof=1)
+    transformed = w + skewness * w**2 / 3 + skewness**2 * w**3 / 27 + skewness / (6 * n)
+    assert transformed * math.sqrt(n) == pytest.approx(-reference.t.ppf(0.975, n - 1))
+    mirrored = intervals.mean(-scores)
+    assert mirrored.interval == pytest.approx((-found.high, -found.low))
+
+
+def test_coverage_of_the_mean_of_skewed_scores() -> None:
+    """Of 30 exponential scores it holds in 93 to 97.5 %; Student's does not."""
+    rng = np.random.default_rng(3)
+    draws = [rng.exponential(1, 30) for _ in range(3000)]
+    ends = [intervals.mean(draw).interval for draw in draws]
+    students = [intervals.t_interval(draw, np.ones(30), 0.95) for draw in draws]
+    assert 0.93 <= np.mean([low <= 1 <= high for low, high in ends]) <= 0.975
+    assert np.mean([low <= 1 <= high for low, high in students]) < 0.93
 
 
 def test_bounded_scores_never_claim_certainty() -> None:

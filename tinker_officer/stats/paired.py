@@ -2,8 +2,8 @@
 
 Two checkpoints are compared item by item: what both get right, or both wrong, says nothing. For binary
 scores the interval is Bonett and Price's, which holds its level at the n of an eval and does not collapse
-to nothing when no pair differs. For other scores it is a cluster-robust t, with a BCa bootstrap to lay
-beside it.
+to nothing when no pair differs. For other scores it is a cluster-robust t, widened where the differences are
+skewed, with a BCa bootstrap to lay beside it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tinker_officer.stats.intervals import Estimate, clustered, normal_quantile, t_interval
+from tinker_officer.stats.intervals import Estimate, clustered, mean_interval, normal_quantile, t_interval
 
 
 def bonett_price(b: int, c: int, n: int, confidence: float = 0.95) -> Estimate:
@@ -129,7 +129,8 @@ def mean_difference(
         ValueError: lengths differ, a number is not finite, a weight is negative, or all weights are zero.
 
     Source:
-        Miller 2024 (arXiv 2411.00640), section 4; the jackknife of a ratio, Cochran 1977.
+        Miller 2024 (arXiv 2411.00640), section 4; the jackknife of a ratio, Cochran 1977; for skewed
+        differences Hall 1992 (`intervals.mean_interval`).
     """
     difference_n = _differences(before, after)
     _, weight_n, sums_g, masses_g = clustered(difference_n, weights, clusters)
@@ -138,7 +139,8 @@ def mean_difference(
         span, typical = bounds[1] - bounds[0], float(weight_n.mean())
         sums_g = np.append(sums_g, [typical * span, -typical * span])
         masses_g = np.append(masses_g, [typical, typical])
-    return Estimate(value, *t_interval(sums_g, masses_g, confidence), len(difference_n), confidence)
+    way = mean_interval if bounds is None else t_interval
+    return Estimate(value, *way(sums_g, masses_g, confidence), len(difference_n), confidence)
 
 
 def bca_difference(
@@ -153,8 +155,8 @@ def bca_difference(
 ) -> Estimate:
     """Return the same difference as `mean_difference` with a BCa bootstrap interval over clusters.
 
-    It follows skewed scores, which a t interval does not; below some twenty clusters it is too narrow, so
-    it stands beside the t interval and does not replace it.
+    Below some fifty clusters it is too narrow (at 30 it holds in 91 to 94 %), so it stands beside that
+    interval and does not replace it.
 
     Args:
         before: the first model's scores.
