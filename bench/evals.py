@@ -4,8 +4,9 @@
     python bench/evals.py --samples 200
 
 Both sit the same task, one scorer, in a fresh process, after a warm-up of 50 samples. Inspect alone runs with
-`log_realtime=False` and a model of a few lines; ours goes through the renderer, the tokenizer, our model, the
-samples that are kept, and the scorecard. CPU time of the whole process; the ratio is of the medians.
+`log_realtime=False` and a model of a few lines, which reports its usage as every real one does; ours goes
+through the renderer, the tokenizer, our model, the samples that are kept, and the scorecard. CPU time of the
+whole process; the ratio is of the medians.
 """
 
 from __future__ import annotations
@@ -36,12 +37,14 @@ def exam(n: int) -> Any:
 
 def inspect_alone(n: int, folder: Path) -> None:
     from inspect_ai import eval as inspect_eval
-    from inspect_ai.model import GenerateConfig, ModelAPI, ModelOutput, get_model, modelapi
+    from inspect_ai.model import GenerateConfig, ModelAPI, ModelOutput, ModelUsage, get_model, modelapi
 
     @modelapi(name="at_once")
     class AtOnce(ModelAPI):
         async def generate(self, input: Any, tools: Any, tool_choice: Any, config: Any) -> ModelOutput:  # noqa: A002, ARG002 - Inspect's own signature
-            return ModelOutput.from_content(self.model_name, "It is 4.")
+            output = ModelOutput.from_content(self.model_name, "It is 4.")
+            output.usage = ModelUsage(input_tokens=30, output_tokens=4, total_tokens=34)
+            return output
 
         async def count_text_tokens(self, text: str) -> int:
             return len(text) // 4

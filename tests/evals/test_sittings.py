@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,6 +115,58 @@ def test_an_interrupted_evaluation_goes_on(engine: LocalEngine, tiny_model: Path
     asyncio.run(cancelled())
     exam.asked.clear()
     exam.slow = set()
+    result = exam.suite().evaluate(str(tiny_model), on=engine, at=tmp_path, progress=False)["made"]
+    assert sorted(exam.asked) == ["q2", "q5"]
+    assert (result.value, result.n, result.errors) == (0.5, 6, 0)
+
+
+def test_ctrl_c_half_way_is_an_interrupt_and_goes_on(
+    engine: LocalEngine, tiny_model: Path, tmp_path: Path
+) -> None:
+    """A real SIGINT, in a plain script's call: it ends at once, and the next call asks only the rest."""
+    exam = Exam()
+    exam.slow = {"q2", "q5"}
+
+    def press() -> None:
+        while ended(tmp_path) < 4:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press).start()
+    with pytest.raises(KeyboardInterrupt):
+        exam.suite().evaluate(str(tiny_model), on=engine, at=tmp_path, progress=False)
+    assert not list(tmp_path.glob("scorecard-*"))
+    exam.asked.clear()
+    exam.slow = set()
+    result = exam.suite().evaluate(str(tiny_model), on=engine, at=tmp_path, progress=False)["made"]
+    assert sorted(exam.asked) == ["q2", "q5"]
+    assert (result.value, result.n, result.errors) == (0.5, 6, 0)
+
+
+_KILLED = """
+import sys, tinker
+from tests.evals.test_sittings import Exam
+url, token, model, folder = sys.argv[1:]
+exam = Exam()
+exam.slow = {"q2", "q5"}
+exam.suite().evaluate(model, on=tinker.ServiceClient(base_url=url, api_key=token), at=folder, progress=False)
+"""
+
+
+def test_a_killed_process_loses_only_what_was_under_way(
+    engine: LocalEngine, tiny_model: Path, tmp_path: Path
+) -> None:
+    """SIGKILL while two of six samples are asked: another process asks these two, and nothing else."""
+    said = [engine.base_url, engine.token, str(tiny_model), str(tmp_path)]
+    process = subprocess.Popen([sys.executable, "-c", _KILLED, *said])
+    try:
+        while ended(tmp_path) < 4:
+            assert process.poll() is None
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait()
+    exam = Exam()
     result = exam.suite().evaluate(str(tiny_model), on=engine, at=tmp_path, progress=False)["made"]
     assert sorted(exam.asked) == ["q2", "q5"]
     assert (result.value, result.n, result.errors) == (0.5, 6, 0)

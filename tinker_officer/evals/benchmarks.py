@@ -13,13 +13,15 @@ stall it, and two at once in one process it refuses.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import math
 import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from copy import copy
 from functools import cache
 from importlib import metadata
@@ -212,7 +214,11 @@ async def _evaluate(
     from tinker_officer.evals.inspect_hooks import listening
 
     init_display_type("none")
-    with tempfile.TemporaryDirectory(prefix="tinker-officer-inspect-") as scratch, listening(listener):
+    with (
+        tempfile.TemporaryDirectory(prefix="tinker-officer-inspect-") as scratch,
+        listening(listener),
+        _set_apart(),
+    ):
         return await eval_async(
             tasks,
             model=model,
@@ -227,6 +233,19 @@ async def _evaluate(
             score_display=False,
             **config,
         )
+
+
+@contextmanager
+def _set_apart() -> Iterator[None]:
+    """Spare the garbage collector what is loaded by now: it would go through it every few hundred samples."""
+    if gc.get_freeze_count():  # by somebody else, who will want it so
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _ended(sample: EvalSample, shown: str) -> Ended:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from tinker_officer.evals import text_tools
@@ -26,6 +27,7 @@ Json = Mapping[str, Any]
 _ANY_TOOL = {"name": "f", "description": "", "parameters": {"type": "object", "properties": {}}}
 
 
+@lru_cache(maxsize=16)
 def tool_protocol(renderer: Renderer, wanted: str = "auto") -> str:
     """Return how tools are written: `native`, the renderer's own format, or the name of the text protocol.
 
