@@ -135,6 +135,19 @@ def test_metrics_and_lookup_by_name() -> None:
     assert "<pre>" in found._repr_html_()
 
 
+def test_what_a_card_cost_is_its_tokens_times_their_prices() -> None:
+    """2 million read at 0.5 and half a million written at 4; a card that did not count them all says so."""
+    items = (Item("a", 1.0),)
+    asked = {"name": "qa", "layer": "product", "metric": "score", "settings": {}, "asked": 1}
+    read = EvalResult.from_items(
+        items, **asked, usage={"input_tokens": 2e6, "output_tokens": 5e5, "seconds": 1}
+    )
+    made = Scorecard("m", "m", "chatml", "0" * 64, "2026-01-01T00:00:00+00:00", (read,))
+    assert made.cost(prefill=0.5, sample=4) == pytest.approx(3)
+    with pytest.raises(EvalError, match="'qa'"):
+        attrs.evolve(made, evals=(attrs.evolve(read, usage={}),)).cost(prefill=1, sample=1)
+
+
 def test_compare_is_paired_and_prints_both_sides() -> None:
     """5 and 12 of 20, seven improvements and no regression: Bonett-Price, and a table under 110 columns."""
     before, after = card(binary(5)), card(binary(12), target="tinker://run/sampler_weights/2")

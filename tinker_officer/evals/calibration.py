@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,13 +136,15 @@ async def run_calibration(
         "choices": sum(question.choices > 0 for question in questions),
     }
     kept = Kept(await open_journal(context.at, name, target, settings))
+    usage: Counter[str] = Counter()
+    started = time.monotonic()
 
     async def one(question: Question) -> Item:
         case = question.case
         item = kept.get(case.id, case.input_digest)
         if item is None:
             async with gate:
-                item = await _measured(question, grader, samples, sampling, target)
+                item = await _measured(question, grader, samples, sampling, target, usage)
             kept.add(item)
         context.done()
         return item
@@ -158,26 +162,32 @@ async def run_calibration(
         higher_is_better=False,
         bounds=(0.0, 1.0),
         extra=figures(items),
+        usage={**usage, "seconds": time.monotonic() - started},
     )
 
 
 async def _measured(
-    question: Question, grader: Grader, samples: int, sampling: Sampling, target: Target
+    question: Question,
+    grader: Grader,
+    samples: int,
+    sampling: Sampling,
+    target: Target,
+    usage: Counter[str],
 ) -> Item:
     case = question.case
     item = Item(case.id, 1.0, input_digest=case.input_digest, cluster=case.group)
     try:
         if question.choices:
-            confidence, correct = await _among_letters(question, target)
+            confidence, correct = await _among_letters(question, target, usage)
         else:
-            confidence, correct = await _by_agreement(case, grader, samples, sampling, target)
+            confidence, correct = await _by_agreement(case, grader, samples, sampling, target, usage)
     except Exception as error:  # noqa: BLE001 - whatever a question dies of, it is its own error, counted
         return attrs.evolve(item, error=f"{type(error).__name__}: {error}"[:500], status="errored")
     score = (confidence - correct) ** 2
     return attrs.evolve(item, score=score, confidence=confidence, correct=correct)
 
 
-async def _among_letters(question: Question, target: Target) -> tuple[float, float]:
+async def _among_letters(question: Question, target: Target, usage: Counter[str]) -> tuple[float, float]:
     """Return the probability of the likeliest letter among the letters, and whether it is the right one."""
     import tinker
 
@@ -190,6 +200,7 @@ async def _among_letters(question: Question, target: Target) -> tuple[float, flo
             for tokens in written
         )
     )
+    usage["input_tokens"] += sum(len(prompt) + len(tokens) for tokens in written)
     nats = [
         math.fsum(value for value in logprobs[-len(tokens) :] if value is not None)
         for logprobs, tokens in zip(found, written, strict=True)
@@ -200,12 +211,14 @@ async def _among_letters(question: Question, target: Target) -> tuple[float, flo
 
 
 async def _by_agreement(
-    case: Case, grader: Grader, samples: int, sampling: Sampling, target: Target
+    case: Case, grader: Grader, samples: int, sampling: Sampling, target: Target, usage: Counter[str]
 ) -> tuple[float, float]:
     """Return the share of sampled answers that agree with the commonest, and whether that one is right."""
     prompt = build_prompt(target.renderer, case.messages, case.tools)
     params = sampling.params(target.renderer.get_stop_sequences())
     response = await target.client.sample(prompt, samples, params)
+    usage["input_tokens"] += prompt.length
+    usage["output_tokens"] += sum(len(sequence.tokens) for sequence in response.sequences)
     answers = [read_answer(target.renderer, sequence, case.tools)[0] for sequence in response.sequences]
     votes = [[await _agree(grader, one, other) for other in answers] for one in answers]
     counts = [sum(row) for row in votes]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Self
@@ -76,7 +77,8 @@ async def run_nll(
         _Row.read(conversation, item_id, target, longest, train_on, by)
         for conversation, item_id in zip(data, names, strict=True)
     )
-    done = await _scored(rows, target, kept, context)
+    usage: Counter[str] = Counter()
+    done = await _scored(rows, target, kept, context, usage)
     items = tuple(item for item, _ in done)
     return EvalResult.from_items(
         items,
@@ -87,7 +89,7 @@ async def run_nll(
         asked=len(data),
         higher_is_better=False,
         extra=_figures(name, items, sum(size for _, size in done), longest),
-        usage={"seconds": time.monotonic() - started},
+        usage={**usage, "seconds": time.monotonic() - started},
     )
 
 
@@ -172,14 +174,15 @@ class _Row:
 
 
 async def _scored(
-    rows: Iterable[_Row], target: Target, kept: Kept, context: Context
+    rows: Iterable[_Row], target: Target, kept: Kept, context: Context, usage: Counter[str]
 ) -> list[tuple[Item, int]]:
-    """Return each row's item, and the bytes of its trained text, batch by batch."""
+    """Return each row's item, and the bytes of its trained text, batch by batch; count tokens in `usage`."""
     found: list[tuple[Item, int]] = []
     for batch in _batches(rows):
         known = {row.item.id: kept.get(row.item.id, row.item.input_digest) for row in batch}
         asked = [row for row in batch if row.datum is not None and known[row.item.id] is None]
         for row, logprobs in zip(asked, await _logprobs(asked, target), strict=True):
+            usage["input_tokens"] += len(row.tokens)
             known[row.item.id] = item = row.scored(logprobs)
             kept.add(item)
         for row in batch:

@@ -155,6 +155,37 @@ class Scorecard:
             samples.append(sample_of(result.items))
         return intervals.difference_of_means(samples[0], samples[1])
 
+    def cost(self, *, prefill: float, sample: float) -> float:
+        """Return what the card's tokens cost, in the currency of the prices.
+
+        Items that were known from before cost nothing again; what a judge reads and writes has its own
+        prices, and stands in its eval's usage.
+
+        Args:
+            prefill: a million tokens read.
+            sample: a million tokens written.
+
+        Raises:
+            EvalError: an eval did not count its tokens: never a partial sum.
+
+        Example:
+            >>> card.cost(prefill=0.13, sample=0.40) > 0
+            True
+        """
+        uncounted = [result.name for result in self.evals if "seconds" not in result.usage]
+        if uncounted:
+            raise EvalError(
+                "the card does not know what it cost",
+                got=f"no count of the tokens of {', '.join(map(repr, uncounted))}",
+                need="evals that count them: all but the cookbook's evaluators",
+                fix=f"suite.without({', '.join(map(repr, uncounted))})",
+            )
+        read, written = (
+            sum(result.usage.get(f"{kind}_tokens", 0) for result in self.evals)
+            for kind in ("input", "output")
+        )
+        return (read * prefill + written * sample) / 1e6
+
     @property
     def digest(self) -> str:
         """Of the whole card, items and settings among them."""
