@@ -79,6 +79,7 @@ def test_confidence_of_open_answers_is_agreement(engine: LocalEngine, tiny_model
         result = suite.evaluate(str(tiny_model), on=engine, progress=False)["sure"]
         assert {item.correct for item in result.items} == {correct}
         assert all(item.confidence == pytest.approx(confidence) for item in result.items)
+        assert 0 < result.usage["output_tokens"] <= 3 * 4 * 6
 
 
 def test_it_is_said_in_words_and_drawn(tmp_path: Path) -> None:

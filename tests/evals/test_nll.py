@@ -43,6 +43,7 @@ def test_nll_equals_numpy_over_a_training_clients_forward(engine: LocalEngine, t
     result = card["held_out"]
     assert result.value == pytest.approx(nats / weight, abs=1e-4)
     assert sum(item.weight for item in result.items) == weight
+    assert result.usage["input_tokens"] == sum(datum.model_input.length + 1 for datum in datums)
     assert card.metrics()["held_out/perplexity"] == pytest.approx(math.exp(nats / weight), rel=1e-3)
     assert not result.higher_is_better
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.evals import public_data
 from tests.evals.canned import CannedClient
-from tinker_officer import EvalSuite
+from tinker_officer import EvalSuite, LocalEngine
 from tinker_officer.errors import EvalError
 from tinker_officer.evals.deadline import Deadline
 from tinker_officer.evals.results import EvalResult
@@ -70,6 +70,17 @@ def test_mmlu_reads_the_letter(tiny_model: Path, task: str, examples: int) -> No
     result = sit(tiny_model, task, answer)
     assert (result.value, result.n, result.errors) == (pytest.approx(2 / 3), 3, 0)
     assert all(prompt.count("Which is number") == examples for prompt in prompts)
+
+
+def test_a_benchmark_of_multiple_choice_measures_calibration(engine: LocalEngine, tiny_model: Path) -> None:
+    """Its own questions and letters; one without choices is refused by name."""
+    suite = EvalSuite.template("chat").only("gsm8k").calibration("sure", "inspect_evals/mmlu_0_shot")
+    assert EvalSuite.from_json(suite.to_json()) == suite
+    result = suite.only("sure").evaluate(str(tiny_model), on=engine, progress=False)["sure"]
+    assert (result.n, result.errors, result.settings["choices"]) == (3, 0, 3)
+    assert all(0.25 <= (item.confidence or 0) <= 1 for item in result.items)
+    missing = EvalSuite().calibration("sure", "inspect_evals/gsm8k").check()
+    assert "no questions of one right choice" in str(missing["sure"])
 
 
 def test_where_less_is_better_an_error_counts_as_the_worst(tiny_model: Path) -> None:

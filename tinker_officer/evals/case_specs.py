@@ -13,7 +13,7 @@ from tinker_officer._digest import canonical
 from tinker_officer._fields import one_of, real, whole
 from tinker_officer.data.conversations import Conversations
 from tinker_officer.errors import EvalError
-from tinker_officer.evals import graders, texts
+from tinker_officer.evals import catalogue, graders, texts
 from tinker_officer.evals.calibration import load_questions, run_calibration
 from tinker_officer.evals.cases import load_cases, some
 from tinker_officer.evals.graders import Grader
@@ -23,6 +23,7 @@ from tinker_officer.evals.labels import load_labelled
 from tinker_officer.evals.prepared import Context, Prepared
 from tinker_officer.evals.product import Sampling, run_product
 from tinker_officer.evals.rubric import Rubric
+from tinker_officer.evals.tasks import questions_of
 
 
 if TYPE_CHECKING:
@@ -245,13 +246,24 @@ class Calibrated(OnCases):
         """Return the eval as JSON: a path as it was given, rows in full."""
         return super().to_dict() | {"grader": self.grader.to_dict(), "samples": self.samples}
 
+    @property
+    def needs(self) -> str:
+        """What must be there."""
+        return catalogue.needs(self.cases) if self._public else super().needs
+
+    @property
+    def _public(self) -> bool:
+        return isinstance(self.cases, str) and bool(catalogue.short(self.cases))
+
     def prepare(self) -> Prepared:
         """Return the eval, ready to run, every question read and checked.
 
         Raises:
             DataError: the file is missing or empty, or a row is bad.
+            EvalError: the public benchmark cannot be loaded, or has no multiple choice.
         """
-        read = {question.case.id: question for question in load_questions(self.cases)}
+        source = questions_of(self.cases) if self._public else self.cases
+        read = {question.case.id: question for question in load_questions(source)}
         cases = some(tuple(question.case for question in read.values()), self.limit)
         questions = tuple(read[case.id] for case in cases)
 

@@ -299,7 +299,8 @@ class Methods:
 
         Args:
             name: the eval's name.
-            cases: a JSONL file or rows: cases, or questions with `choices` and a `target` among them.
+            cases: a JSONL file or rows: cases, or questions with `choices` and a `target` among them; or a
+                public benchmark of multiple choice, such as `inspect_evals/mmlu_0_shot`.
             grader: which open answers are right, and which agree with each other; not used where there are
                 choices.
             samples: answers sampled to an open question: confidence is the share that agrees.

@@ -84,6 +84,29 @@ def load_task(sat: Sat) -> Task:
     return task
 
 
+def questions_of(name: str) -> list[dict[str, Any]]:
+    """Return a task's multiple-choice questions as the rows that `calibration` reads.
+
+    Raises:
+        EvalError: as for `load_task`; or it has none with one right choice.
+    """
+    rows = [
+        {"id": str(sample.id), "input": sample.input, "choices": list(sample.choices), "target": target}
+        for sample in load_task(Sat(name, name)).dataset
+        if sample.choices and isinstance(sample.input, str)
+        for target in [sample.target]
+        if isinstance(target, str)
+    ]
+    if not rows:
+        raise EvalError(
+            f"{name!r} has no questions of one right choice",
+            got="samples without choices, or with several that are right",
+            need="multiple choice, such as inspect_evals/mmlu_0_shot; or cases of your own",
+            fix='suite.calibration("sure", "inspect_evals/mmlu_0_shot", limit=200)',
+        )
+    return rows
+
+
 def _named(sat: Sat) -> Task:
     name = str(sat.task)
     if catalogue.short(name) and name not in catalogue.task_names():

@@ -53,7 +53,11 @@ LIMIT = 100
 
 # What only the user can add: layer 1, and the cases of layer 3.
 _CASES = {
-    "chat": ("qa", "questions of your users, and what a good answer holds; add .safety() too"),
+    "chat": (
+        "qa",
+        """questions of your users, and what a good answer holds;
+  add .safety() and .calibration("sure", "inspect_evals/mmlu_0_shot", limit=200) too""",
+    ),
     "code": ("bugs", "programs of yours with a bug, and the tests that find it"),
     "math": ("problems", "problems of your field with their answers: graders.numeric"),
     "tools": ("journeys", "whole errands with your own tools: graders.function_call"),
