@@ -32,7 +32,7 @@ def letters(texts: Sequence[str]) -> bytes:
     bytes_, between = _tables()
     if joined.isascii():
         return joined.encode("ascii").translate(bytes_[:256].tobytes(), between)
-    codes = np.frombuffer(joined.encode("utf-16-le", "surrogatepass"), np.uint16)
+    codes = np.frombuffer(joined.encode("utf-16-le", "surrogatepass"), "<u2")
     return np.take(bytes_, codes).tobytes().translate(None, b"\1")
 
 
