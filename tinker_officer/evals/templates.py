@@ -60,7 +60,7 @@ _CASES = {
     ),
     "code": ("bugs", "programs of yours with a bug, and the tests that find it"),
     "math": ("problems", "problems of your field with their answers: graders.numeric"),
-    "tools": ("journeys", "whole errands with your own tools: graders.function_call"),
+    "tools": ("journeys", "errands with your own tools: graders.function_call"),
 }
 
 
