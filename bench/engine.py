@@ -157,10 +157,10 @@ def matmul(dtype: str) -> None:
     """Multiply as long as half a second lasts on two idle cores; in bfloat16 as the engine would."""
     import torch
 
-    from tinker_officer.engine.kernels import linear
+    from tinker_officer.engine.kernels import bfloat16_units, linear
 
-    x = torch.ones(1024, 2048, dtype=getattr(torch, dtype))
-    weight = torch.ones(2048, 2048, dtype=x.dtype)
+    weight = torch.ones(2048, 2048, dtype=getattr(torch, dtype))
+    x = torch.ones(1024, 2048, dtype=weight.dtype if bfloat16_units() else torch.float32)
     for _ in range(MATMULS):
         linear(x, weight)
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tinker_officer.engine import kernels
 from tinker_officer.engine.kernels import (
     add_linear,
     linear,
@@ -55,6 +56,20 @@ def test_bfloat16_is_the_product_rounded_once(rows: int) -> None:
     for product in (linear(x, weight), prepacked(weight)(x)):
         assert product.dtype == torch.bfloat16
         torch.testing.assert_close(product.double(), exact, rtol=2**-8, atol=1e-5)
+
+
+@pytest.mark.parametrize("block", [1, 60, 2**21], ids=["a row", "some rows", "the whole"])
+@pytest.mark.parametrize("weight", [WIDE[10:22, :16], WIDE[:16, 5:17].t()], ids=["plain", "transposed"])
+def test_float32_rows_meet_a_bfloat16_weight_unrounded(
+    weight: Tensor, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Float32 rows times a bfloat16 weight round nothing but the sum, however the weight is cut up."""
+    monkeypatch.setattr(kernels, "_BLOCK", block)
+    x, weight = WIDE[:7, :16], weight.bfloat16()
+    exact = x.double() @ weight.double().t()
+
+    torch.testing.assert_close(linear(x, weight), exact.float())
+    torch.testing.assert_close(add_linear(torch.ones(7, 12), x, weight), (1 + exact).float())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

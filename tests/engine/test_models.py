@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tinker_officer.engine.decoder import hidden_states, packed_attention
+from tinker_officer.engine.kernels import linear
 from tinker_officer.engine.models import BaseModel, load
 from tinker_officer.engine.projections import bare
 from tinker_officer.errors import EngineError
@@ -21,7 +22,7 @@ from tinker_officer.errors import EngineError
 def _logits(base: BaseModel, tokens: torch.Tensor) -> torch.Tensor:
     length = tokens.numel()
     hidden = hidden_states(base, bare(base), tokens, torch.arange(length), packed_attention((length,)))
-    return (hidden @ base.head.t()).float()
+    return linear(hidden, base.head).float()
 
 
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64}

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from tinker_officer.engine import models
 from tinker_officer.engine import sampler as sampler_module
 from tinker_officer.engine.cache import Cache
 from tinker_officer.engine.choosing import Choice, choose, stream
@@ -465,13 +466,20 @@ def test_cancelled_requests_leave(base: BaseModel, answers: Answers) -> None:
     assert out["kept"].sequences[0].tokens.tolist() == expected
 
 
-def test_bfloat16_samples_with_the_adapter_beside_the_weights(
+@pytest.mark.parametrize(
+    ("units", "most"), [(False, 1e-4), (True, 0.05)], ids=["without units", "with units"]
+)
+def test_bfloat16_samples_what_training_says(
+    units: bool,
+    most: float,
+    monkeypatch: pytest.MonkeyPatch,
     oracle: Callable[..., Path],
     stirred: Callable[..., Adapter],
     answers: Answers,
     fit: Callable[..., LossOutput],
 ) -> None:
-    """In bfloat16, sampled log-probabilities are near those of training."""
+    """Bfloat16 weights: the same log-probabilities as in training, or near where products are rounded too."""
+    monkeypatch.setattr(models, "bfloat16_units", lambda: units)
     base = load("tiny", oracle(), dtype="bfloat16")
     adapter = stirred(base, LoraSpec(rank=4, seed=1))
     sampler = Sampler(base)
@@ -481,7 +489,8 @@ def test_bfloat16_samples_with_the_adapter_beside_the_weights(
     output = fit(Trainer(base, adapter), [Example(whole[:-1], {"target_tokens": whole[1:]})], backward=False)
 
     gap = np.abs(output.outputs[0]["logprobs"][PROMPTS[0].size - 1 :] - sequence.logprobs)
-    assert gap.mean() < 0.05
+    assert base.layers[0].qkv.dtype == torch.bfloat16
+    assert gap.mean() < most
 
 
 @pytest.mark.parametrize("asked", [{"topk_sample_logprobs": 98}, {"topk_prompt_logprobs": 98}])

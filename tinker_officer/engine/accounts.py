@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tinker_officer.engine.fields import Fields, malformed, parse_object
 from tinker_officer.engine.refusal import Refused
-from tinker_officer.engine.rest import page, text_only
+from tinker_officer.engine.rest import page, route, text_only
 from tinker_officer.engine.sessions import Session
 from tinker_officer.engine.state import State
 
-
-Endpoint = Callable[[State, Request], Awaitable[Any]]
 
 _OWNER = "local"  # one user, one project
 _PAGE = 200
@@ -27,20 +23,13 @@ _GIGABYTE = 10**9
 
 def routes(state: State) -> list[Route]:
     """Return the routes."""
-
-    def route(method: str, path: str, endpoint: Endpoint) -> Route:
-        async def handle(request: Request) -> Response:
-            return JSONResponse(await endpoint(state, request))
-
-        return Route(f"/api/v1/{path}", handle, methods=[method])
-
     return [
-        route("GET", "sessions", _sessions),
-        route("POST", "sessions/search", _search),
-        route("GET", "sessions/{session}", _session),
-        route("POST", "sessions/{session}/finish", _finish),
-        route("GET", "billing/usage/events", _usage),
-        route("GET", "billing/usage/checkpoints/current", _storage),
+        route(state, "GET", "sessions", _sessions),
+        route(state, "POST", "sessions/search", _search),
+        route(state, "GET", "sessions/{session}", _session),
+        route(state, "POST", "sessions/{session}/finish", _finish),
+        route(state, "GET", "billing/usage/events", _usage),
+        route(state, "GET", "billing/usage/checkpoints/current", _storage),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -17,6 +18,7 @@ from tinker_officer.engine.exports import encrypted, parse_recipients
 from tinker_officer.engine.fields import Fields, parse_object
 from tinker_officer.engine.futures import Future
 from tinker_officer.engine.guard import refusal_body
+from tinker_officer.engine.openapi import description
 from tinker_officer.engine.records import TinkerPath
 from tinker_officer.engine.refusal import Refused
 from tinker_officer.engine.state import State
@@ -79,6 +81,9 @@ def build(state: State, *, on_startup: Callable[[], Awaitable[None]] | None = No
         post("client/dynamic_config", _dynamic_config),
         *rest.routes(state),
         *accounts.routes(state),
+    ]
+    routes += [
+        Route("/openapi.json", _described(routes), methods=["GET"]),
         Route("/{path:path}", _unknown, methods=["GET", "POST", "PUT", "DELETE", "PATCH"]),
     ]
     handlers: dict[Any, Any] = {OfficerError: _refuse, Exception: _broken}
@@ -284,6 +289,13 @@ def _retrieve(state: State) -> Endpoint:
         if reply is None:
             return JSONResponse({"type": "try_again", "queue_state": "active"}, status_code=408)
         return Response(reply.body, media_type=reply.media_type)
+
+    return endpoint
+
+
+def _described(routes: list[Route]) -> Endpoint:
+    async def endpoint(_request: Request) -> Response:
+        return JSONResponse(await asyncio.to_thread(description, routes))
 
     return endpoint
 

@@ -34,7 +34,7 @@ class Cache:
         """Return the memory that so many more rows, of up to so many tokens, would make this cache need."""
         longest = max([tokens, *self.lengths])
         shape = self._base.shape
-        per_token = 2 * shape.layers * shape.kv_heads * shape.head_dim * self._base.torch_dtype.itemsize
+        per_token = 2 * shape.layers * shape.kv_heads * shape.head_dim * self._base.activations.itemsize
         return (len(self.lengths) + rows) * longest * per_token
 
     def add(self, rows: int, tokens: int) -> int:
@@ -69,7 +69,7 @@ class Cache:
         self._slabs = self._slabs or [torch.empty(0, *size[1:])] * shape.layers
         for layer, old in enumerate(self._slabs):
             # Zeros, not empty: a masked value of NaN would still poison the sum.
-            slab = torch.zeros(size, dtype=self._base.torch_dtype, device=self._base.device)
+            slab = torch.zeros(size, dtype=self._base.activations, device=self._base.device)
             slab[:kept, :, :longest] = old[:kept, :, :longest]
             self._slabs[layer] = slab
 
@@ -105,7 +105,7 @@ class Cache:
         longest, mask = -(-longest // _LANES) * _LANES, None
         if longest != shortest:
             late = torch.arange(longest, device=device) > positions[:, None]
-            mask = torch.zeros(late.shape, dtype=self._base.torch_dtype, device=device)
+            mask = torch.zeros(late.shape, dtype=self._base.activations, device=device)
             mask = mask.masked_fill_(late, float("-inf"))[:, None, None]
         rows, slabs = torch.arange(count, device=device), self._slabs
 

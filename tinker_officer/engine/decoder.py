@@ -48,7 +48,7 @@ def hidden_states(
         attend: mixes positions, sequence by sequence.
     """
     rotation = rotations(base, positions_N)
-    x = base.embed[tokens_N]
+    x = base.embed[tokens_N].to(base.activations)
     again = torch.is_grad_enabled() and tokens_N.shape[0] > RECOMPUTE_TOKENS
     for index in range(base.shape.layers):
         inputs = (base, index, projections.layers[index], x, rotation, attend)
@@ -73,7 +73,9 @@ def layer_forward(
 
 def _routed(shape: Shape, router: Tensor, ops: LayerProjections, x: Tensor) -> Tensor:
     """Return what the experts make of `x`, each token by those that the router gives most weight."""
-    weights, chosen = F.linear(x, router).softmax(-1, dtype=torch.float32).topk(shape.chosen, dim=-1)
+    weights, chosen = (
+        F.linear(x, router.to(x.dtype)).softmax(-1, dtype=torch.float32).topk(shape.chosen, dim=-1)
+    )
     if shape.renormalised:
         weights = weights / weights.sum(-1, keepdim=True)
     out = torch.zeros_like(x)
@@ -94,8 +96,8 @@ def rotations(base: BaseModel, positions_N: Tensor) -> Rotation:
     angles = positions_N.float()[:, None] * base.inverse_frequencies
     cos, sin = angles.cos() * base.rope_scale, angles.sin() * base.rope_scale
     return (
-        torch.cat((cos, cos), dim=-1)[:, None].to(base.torch_dtype),
-        torch.cat((-sin, sin), dim=-1)[:, None].to(base.torch_dtype),
+        torch.cat((cos, cos), dim=-1)[:, None].to(base.activations),
+        torch.cat((-sin, sin), dim=-1)[:, None].to(base.activations),
     )
 
 

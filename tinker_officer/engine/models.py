@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from tinker_officer.engine.kernels import bfloat16_units
 from tinker_officer.errors import EngineError
 
 
@@ -112,7 +113,7 @@ class BaseModel:
         folder: where its files lie.
         config: its transformers configuration.
         shape: its sizes.
-        dtype: `"float32"` or `"bfloat16"`.
+        dtype: `"float32"` or `"bfloat16"`, of the weights.
         device: where its weights lie.
         max_context: the longest sequence, prompt and answer together.
         eos_ids: the tokens that end an answer.
@@ -145,9 +146,14 @@ class BaseModel:
         return self.shape.vocab
 
     @property
-    def torch_dtype(self) -> torch.dtype:
-        """The dtype of weights and activations."""
-        return DTYPES[self.dtype]
+    def activations(self) -> torch.dtype:
+        """The dtype of everything but the weights, and of what the cache keeps.
+
+        float32 where the processor has no bfloat16 units: there bfloat16 saves memory and no time, and
+        rounding every product would only set sampler and trainer apart.
+        """
+        narrow = self.dtype == "bfloat16" and (self.device.type != "cpu" or bfloat16_units())
+        return torch.bfloat16 if narrow else torch.float32
 
     @property
     def tied(self) -> bool:
@@ -173,7 +179,7 @@ def load(name: str, folder: Path, *, dtype: str = "float32", device: str | None 
     Args:
         name: the name that users call it by.
         folder: where its files lie.
-        dtype: `"float32"` or `"bfloat16"`, of weights and activations.
+        dtype: `"float32"` or `"bfloat16"`, of the weights; `BaseModel.activations` says of what else.
         device: a torch device; by default the CPU.
 
     Raises:

@@ -26,31 +26,33 @@ Endpoint = Callable[[State, Request], Awaitable[Any]]
 _CHECKPOINT = "training_runs/{run}/checkpoints/{kind}/{name}"
 
 
+def route(state: State, method: str, path: str, endpoint: Endpoint) -> Route:
+    """Return the route of an endpoint that answers in JSON."""
+
+    async def handle(request: Request) -> Response:
+        return JSONResponse(await endpoint(state, request))
+
+    return Route(f"/api/v1/{path}", handle, methods=[method])
+
+
 def routes(state: State) -> list[Route]:
     """Return the routes."""
-
-    def route(method: str, path: str, endpoint: Endpoint) -> Route:
-        async def handle(request: Request) -> Response:
-            return JSONResponse(await endpoint(state, request))
-
-        return Route(f"/api/v1/{path}", handle, methods=[method])
-
     return [
-        route("GET", "healthz", _healthz),
-        route("GET", "get_server_capabilities", _capabilities),
-        route("POST", "get_info", _get_info),
-        route("POST", "weights_info", _weights_info),
-        route("GET", "samplers/{sampler}", _sampler),
-        route("GET", "training_runs", _runs),
-        route("GET", "training_runs/{run}", _run),
-        route("GET", "training_runs/{run}/checkpoints", _run_checkpoints),
-        route("GET", "checkpoints", _checkpoints),
-        route("DELETE", _CHECKPOINT, _delete),
-        route("POST", f"{_CHECKPOINT}/publish", _publish),
-        route("DELETE", f"{_CHECKPOINT}/publish", _unpublish),
-        route("PUT", f"{_CHECKPOINT}/ttl", _ttl),
-        route("GET", f"{_CHECKPOINT}/external_weights_urls", _urls),
-        route("POST", "copy_weights", _copy),
+        route(state, "GET", "healthz", _healthz),
+        route(state, "GET", "get_server_capabilities", _capabilities),
+        route(state, "POST", "get_info", _get_info),
+        route(state, "POST", "weights_info", _weights_info),
+        route(state, "GET", "samplers/{sampler}", _sampler),
+        route(state, "GET", "training_runs", _runs),
+        route(state, "GET", "training_runs/{run}", _run),
+        route(state, "GET", "training_runs/{run}/checkpoints", _run_checkpoints),
+        route(state, "GET", "checkpoints", _checkpoints),
+        route(state, "DELETE", _CHECKPOINT, _delete),
+        route(state, "POST", f"{_CHECKPOINT}/publish", _publish),
+        route(state, "DELETE", f"{_CHECKPOINT}/publish", _unpublish),
+        route(state, "PUT", f"{_CHECKPOINT}/ttl", _ttl),
+        route(state, "GET", f"{_CHECKPOINT}/external_weights_urls", _urls),
+        route(state, "POST", "copy_weights", _copy),
         Route(f"{FILES}{{run}}/{{kind}}/{{name}}/{{file}}", _file(state), methods=["GET"]),
     ]
 
