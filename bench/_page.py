@@ -14,9 +14,10 @@ DOCS = Path(__file__).resolve().parent.parent / "docs/explanation"
 END = "<!-- to here -->"
 
 
-def write(page: str, script: str, text: str) -> None:
-    """Put `text` where `docs/explanation/<page>.md` says that `bench/<script>.py` writes."""
-    path, begin = DOCS / f"{page}.md", f"<!-- bench/{script}.py writes from here -->"
+def write(page: str, script: str, text: str, *, part: str = "") -> None:
+    """Put `text` where `docs/explanation/<page>.md` says that a bench, or a part of it, writes."""
+    command = f"{script}.py {part}".rstrip()
+    path, begin = DOCS / f"{page}.md", f"<!-- bench/{command} writes from here -->"
     before, rest = path.read_text("utf-8").split(begin)
     _, after = rest.split(END, 1)
     write_atomic(path, f"{before}{begin}\n\n{text}\n\n{END}{after}")

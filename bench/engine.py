@@ -5,6 +5,7 @@
     python bench/engine.py sampling      about four minutes
     python bench/engine.py overhead      the protocol and the SDK on a tiny model, a minute
 
+With `--write` a part's table goes into docs/explanation/engine-speed.md too.
 SmolLM2-135M-Instruct, rank 32 on every linear and the unembedding, on this machine's CPU. Each side is a
 process of its own; both stay, and do each job in turn, so that whatever else the machine does meets both. Of
 several turns the fastest counts. With `--cpu-time` the processor's time counts, not the clock's: for a
@@ -22,16 +23,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+import _page
 import numpy as np
 
 
@@ -240,8 +240,8 @@ class Side:
         self.best[job] = min(seconds, self.best.get(job, seconds))
 
 
-def compare(part: str, dtype: str, asked: argparse.Namespace) -> None:
-    """Let both sides do every job in turn, and print the table."""
+def compare(part: str, dtype: str, asked: argparse.Namespace) -> str:
+    """Let both sides do every job in turn, and return the table."""
     mine, other = (Side(side, part, dtype, asked) for side in ("ours", "theirs"))
     rows = training_rows(dtype) if part == "training" else {}
     units = {name: sum(len(tokens) for tokens, _ in pairs) for name, pairs in rows.items()}
@@ -255,31 +255,24 @@ def compare(part: str, dtype: str, asked: argparse.Namespace) -> None:
             mine.do(name)
             other.do(name)
     second = "s of CPU time" if asked.cpu_time else "s"
-    print(f"{processor()}, {asked.threads} threads, {dtype}, tokens/{second}, best of {turns}")
-    print(f"{'':40s} {'engine':>7s} {'plain':>7s} {'ratio':>6s}")
+    lines = [f"| {dtype}, tokens/{second}, best of {turns} | engine | plain | ratio | share of matmul |"]
+    lines.append("| --- | --: | --: | --: | --- |")
     for name, count in units.items():
         a, b = mine.best[name], other.best[name]
         share = ""
         if rows:
             peak = MATMUL_FLOPS / mine.best["matmul"]
             rate = useful_flops(rows[name]) / a
-            share = f"   {rate / 1e9:.0f} of {peak / 1e9:.0f} GFLOP/s, {rate / peak:.0%}"
-        print(f"{name:40s} {count / a:7.0f} {count / b:7.0f} {b / a:6.2f}{share}")
-    print(f"peak memory: engine {mine.peak:.1f} GB, plain {other.peak:.1f} GB", flush=True)
+            share = f"{rate / 1e9:.0f} of {peak / 1e9:.0f} GFLOP/s, {rate / peak:.0%}"
+        lines.append(f"| {name} | {count / a:.0f} | {count / b:.0f} | {b / a:.2f} | {share} |")
+    lines.append(f"| peak memory, GB | {mine.peak:.1f} | {other.peak:.1f} | | |")
     for side in (mine, other):
         side.process.kill()
+    return "\n".join(lines)
 
 
-def processor() -> str:
-    """Return the name of this machine's processor."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
-
-
-def overhead() -> None:
-    """Measure the protocol on a model so small that its arithmetic is next to nothing."""
+def overhead() -> str:
+    """Measure the protocol on a model whose arithmetic is next to nothing, and return the table."""
     import tinker
     import transformers
 
@@ -292,7 +285,7 @@ def overhead() -> None:
         transformers.AutoModelForCausalLM.from_config(config).save_pretrained(f"{folder}/tiny")
         began = time.perf_counter()
         with LocalEngine(root=f"{folder}/engine") as engine:
-            print(f"ready in {time.perf_counter() - began:.2f} s")
+            ready = time.perf_counter() - began
             client = engine.service_client().create_lora_training_client(f"{folder}/tiny", rank=4).result()
             datum = tinker.Datum(
                 model_input=tinker.ModelInput.from_ints([3, 4, 5]),
@@ -316,7 +309,7 @@ def overhead() -> None:
                 return count / (time.perf_counter() - began)
 
             pairs(20)
-            print(f"{max(pairs(100) for _ in range(3)):.0f} forward_backward + optim_step pairs/s, pipelined")
+            rate = max(pairs(100) for _ in range(3))
             sampler = client.save_weights_and_get_sampling_client().result()
             prompt, one = tinker.ModelInput.from_ints([3, 4, 5]), tinker.SamplingParams(max_tokens=1)
             times = []
@@ -324,7 +317,11 @@ def overhead() -> None:
                 began = time.perf_counter()
                 sampler.sample(prompt, 1, one).result()
                 times.append(time.perf_counter() - began)
-            print(f"{sorted(times[50:])[75] * 1e3:.1f} ms a sample request of one token, the median")
+            median_ms = sorted(times[50:])[75] * 1e3
+    lines = ["| a tiny model | |", "| --- | --: |", f"| ready, s | {ready:.2f} |"]
+    lines.append(f"| forward_backward + optim_step, pipelined, pairs/s | {rate:.0f} |")
+    lines.append(f"| a sample request of one token, the median, ms | {median_ms:.1f} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -335,17 +332,20 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", help=argparse.SUPPRESS)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--turns", type=int, default=2)
+    parser.add_argument("--write", action="store_true", help="into docs/explanation/engine-speed.md too")
     parser.add_argument("--cpu-time", action="store_true", help="for a machine that others use too")
     asked = parser.parse_args()
     if asked.side:
         work(asked.side, asked.part, asked.dtype, asked.threads, cpu_time=asked.cpu_time)
         return
     for part in (asked.part,) if asked.part else ("training", "bfloat16", "sampling", "overhead"):
-        if part == "overhead":
-            overhead()
-        else:
-            dtype = "bfloat16" if part == "bfloat16" else "float32"
-            compare("training" if part == "bfloat16" else part, dtype, asked)
+        dtype = "bfloat16" if part == "bfloat16" else "float32"
+        side = "training" if part == "bfloat16" else part
+        found = overhead() if part == "overhead" else compare(side, dtype, asked)
+        found = f"{_page.machine()}:\n\n{found}"
+        print(found, flush=True)
+        if asked.write:
+            _page.write("engine-speed", "engine", found, part=part)
 
 
 if __name__ == "__main__":
