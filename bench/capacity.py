@@ -1,22 +1,27 @@
 """Time and memory of counting the LoRA parameters of a 397B mixture of experts from its config alone.
 
-    python bench/capacity.py
+    python bench/capacity.py --write  # into docs/explanation/planning-speed.md
 
 Each line is the median of 3 fresh processes. `libraries` is what importing torch and transformers costs, once
 a process, and only for architectures that are neither listed by the cookbook nor dense. `count` is config to
-number, the architecture's own module included. Fails when counting takes over 2 s or 1 GB.
+number, the architecture's own module included. Fails when counting takes over 2 s or 1 GB, or planning from
+counts over 1 ms.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
 import subprocess
 import sys
+import timeit
+
+import _page
 
 
-BUDGET_S, BUDGET_MB = 2.0, 1000.0
+BUDGET_S, BUDGET_MB, PLAN_S = 2.0, 1000.0, 1e-3
 # Qwen/Qwen3.5-397B-A17B, from its config.json; only the sizes.
 CONFIG = {
     "model_type": "qwen3_5_moe",
@@ -63,19 +68,54 @@ def measured(arguments: dict[str, object], *, libraries: bool) -> list[float]:
     return [statistics.median(column) for column in zip(*runs, strict=True)]
 
 
+def planning() -> float:
+    """Return the seconds from counts to every number of a plan: the best of 5 hundreds."""
+    from tinker_officer import LoRAPlan, TokenCounts
+
+    counts = TokenCounts(examples=9_500, trained=2_000_000, total=2_600_000)
+
+    def plan() -> tuple[object, ...]:
+        made = LoRAPlan.for_("Qwen/Qwen3-8B").sft(counts)
+        return made.rank, made.learning_rate, made.batch_size, made.steps, made.verdict
+
+    return min(timeit.repeat(plan, number=100, repeat=5)) / 100
+
+
 def main() -> None:
     """Print the table, and fail over the budget."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--write", action="store_true", help="into docs/explanation/planning-speed.md")
+    arguments = parser.parse_args()
     cases = {
         "397B mixture, by its config": ({"base_model": "my/model", "config": CONFIG}, True),
         "397B mixture, by its listed name": ({"base_model": "Qwen/Qwen3.5-397B-A17B"}, False),
         "70B dense, by its config": ({"base_model": "my/model", "config": DENSE}, False),
     }
-    print(f"{'':34s} {'libraries':>10s} {'count':>9s} {'again':>9s} {'peak RSS':>9s} {'per rank':>12s}")
-    for name, (arguments, libraries) in cases.items():
-        load, count, again, memory, parameters = measured(arguments, libraries=libraries)
-        print(f"{name:34s} {load:8.2f} s {count:7.3f} s {again:7.3f} s {memory:6.0f} MB {parameters:12,.0f}")
+    text = [
+        f"On {_page.machine()}:",
+        "",
+        "| | libraries | count | once more | peak memory | parameters a rank |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    over = ""
+    for name, (asked, libraries) in cases.items():
+        load, count, again, memory, parameters = measured(asked, libraries=libraries)
+        took = f"{load:.2f} s | {count:.3f} s | {again * 1e3:.2f} ms"
+        text.append(f"| {name} | {took} | {memory:.0f} MB | {parameters:,.0f} |")
         if count > BUDGET_S or memory > BUDGET_MB:
-            sys.exit(f"{name}: over the budget of {BUDGET_S:g} s and {BUDGET_MB:g} MB")
+            over += f"{name}: over the budget of {BUDGET_S:g} s and {BUDGET_MB:g} MB\n"
+    each = planning()
+    text += [
+        "",
+        f"From counts to every number of a plan: {each * 1e3:.2f} ms (wanted: under {PLAN_S * 1e3:g}).",
+    ]
+    if each > PLAN_S:
+        over += f"planning takes over {PLAN_S * 1e3:g} ms\n"
+    print("\n".join(text))
+    if arguments.write:
+        _page.write("planning-speed", "capacity", "\n".join(text))
+    if over:
+        sys.exit(over)
 
 
 if __name__ == "__main__":

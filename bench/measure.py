@@ -1,7 +1,7 @@
 """Measure `measure`: speed against the obvious loop and the tokenizer alone, and peak memory.
 
     python bench/measure.py                     # 200,000 conversations of about 1 KB
-    python bench/measure.py --write             # and into docs/explanation/measure-speed.md
+    python bench/measure.py --write             # and into docs/explanation/planning-speed.md
     python bench/measure.py --rows 2000000 --only "measure, extra fast"  # is memory flat?
 
 Memory follows the rows, not their length, so `--size 0.1` shows it sooner. With `--file` the conversations
@@ -193,7 +193,7 @@ def main() -> None:
     parser.add_argument("--obvious", type=int, default=10_000, help="rows that the obvious loop is timed on")
     parser.add_argument("--only", help="one of the measurements", default=None)
     parser.add_argument("--file", type=Path, help="where the conversations are, or are to be kept")
-    parser.add_argument("--write", action="store_true", help="into docs/explanation/measure-speed.md")
+    parser.add_argument("--write", action="store_true", help="into docs/explanation/planning-speed.md")
     parser.add_argument("--child")
     arguments = parser.parse_args()
     ways = {
@@ -217,7 +217,7 @@ def main() -> None:
         text = table(got, arguments.rows)
         print(f"\n{text}")
         if arguments.write:
-            _page.write("measure-speed", "measure", text)
+            _page.write("planning-speed", "measure", text)
 
 
 if __name__ == "__main__":

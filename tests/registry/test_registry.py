@@ -10,6 +10,7 @@ import attrs
 import pytest
 
 from tinker_officer.errors import RegistryError
+from tinker_officer.plan import rates
 from tinker_officer.registry.gate import Gate
 from tinker_officer.registry.refusal import PromotionRefused
 from tinker_officer.registry.registry import Registry
@@ -38,6 +39,17 @@ def test_a_result_is_registered_with_everything_that_made_it(registry, result, c
     assert registry.get(version.id[:8]) == version
     for text in ("tickets-r16@1", "rank 16", "tickets.jsonl", "first"):
         assert text in version.explain()
+
+
+def test_past_versions_calibrate_the_next_learning_rate(registry, result):
+    """Read back from the registry, runs at three rates are one curve, and its lowest point is the rule's."""
+    for tag, rate, loss in (("a", 1e-4, 1.30), ("b", 2e-4, 1.25), ("c", 4e-4, 1.30)):
+        run = result(fingerprint=tag * 64, tag=tag)
+        computed = {"rank": 16, "learning_rate": rate, "batch_size": 8, "steps": 40}
+        best = attrs.evolve(run.best, metrics={"held_out/nll": loss})
+        registry.register(attrs.evolve(run, plan={**run.plan, "computed": computed}, best=best))
+    rule = rates.fit(rates.Trial.from_run(version) for version in registry.versions("tickets-r16"))
+    assert rule.rate("tiny", 16) == pytest.approx(2e-4, rel=0.02)
 
 
 def test_the_card_says_which_checkpoint_is_registered(registry, result, card, binary):
