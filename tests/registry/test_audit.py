@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 
 from tinker_officer.errors import RegistryError
-from tinker_officer.registry.audit import GENESIS, chained
+from tinker_officer.registry.hashing import GENESIS, chained
 from tinker_officer.registry.registry import Registry
 from tinker_officer.registry.schema import metadata
 

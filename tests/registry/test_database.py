@@ -168,8 +168,9 @@ def test_a_registry_of_every_released_schema_is_brought_up_to_date_and_a_copy_ke
     assert registry.current("production").label == "tickets@1"
     assert registry.search("evals.tickets.accuracy = 1")[0].label == "tickets@2"
     registry.promote("tickets@2", to="staging", actor="ci", key="k")
-    assert names(tmp_path) == ["models.db", f"models.db.schema-{revision}.backup"]
-    with closing(sqlite3.connect(tmp_path / f"models.db.schema-{revision}.backup")) as old:
+    backup = f"models.db.schema-{revision}.backup"
+    assert names(tmp_path) == ["models.db", "models.db-journal", backup]
+    with closing(sqlite3.connect(tmp_path / backup)) as old:
         assert old.execute("SELECT version_num FROM alembic_version").fetchone() == (revision,)
         assert old.execute("SELECT count(*) FROM events").fetchone() == (7,)
     with SqliteDatabase(path).read() as connection:
@@ -198,7 +199,7 @@ def test_a_registry_that_was_put_in_wal_mode_is_taken_out_of_it(tmp_path):
         connection.execute("PRAGMA journal_mode=WAL")
     registry = Registry.open(path)
     with registry._database.read() as connection:
-        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "delete"
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "persist"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 3
     assert registry.verify().entries == 1
     with closing(sqlite3.connect(path)) as connection:
@@ -303,7 +304,7 @@ def test_eight_processes_that_start_at_once_lose_nothing(tmp_path):
         assert [version.number for version in versions] == list(range(1, 49))
         assert registry.verify().entries == 96
         assert registry.current("staging").id == registry.history()[-1].version
-    assert names(tmp_path) == ["models.db"]
+    assert names(tmp_path) == ["models.db", "models.db-journal"]
 
 
 @pytest.mark.slow

@@ -160,7 +160,7 @@ def after_power_loss(base, log, place, chance):  # noqa: C901 - one kind of oper
     What was synced is there. Of what was not, each write is there, missing, or torn at a sector, by chance; a
     deletion that did not sync the folder may not have happened.
     """
-    synced, waiting, exists = {"models.db": bytearray(base)}, {}, {"models.db"}
+    synced, waiting, exists = {name: bytearray(found) for name, found in base.items()}, {}, set(base)
 
     def apply(content, kind, offset, data):
         if kind == "write":
@@ -218,7 +218,8 @@ def power_losses(tmp_path, synchronous, losses, changes):
     registry = Registry.open(path)
     for number in range(3):
         registry.register(f"base-{number}", name="m")
-    base, log, acknowledged = path.read_bytes(), [], []
+    base = {file.name: file.read_bytes() for file in path.parent.iterdir()}
+    log, acknowledged = [], []
     writing = recorded(path, log, synchronous=synchronous)
     for number in range(changes):
         writing.promote(f"m@{number % 3 + 1}", to="staging", actor="ci")

@@ -8,10 +8,10 @@ stands on every model card) and `verify` against it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import attrs
@@ -19,14 +19,15 @@ import sqlalchemy as sa
 
 from tinker_officer._digest import canonical
 from tinker_officer.errors import RegistryError
+from tinker_officer.registry.bulk import Chain, agreed, rows
+from tinker_officer.registry.hashing import GENESIS, chained, row_digest
+from tinker_officer.registry.prepared import Prepared
 from tinker_officer.registry.schema import RECORDED, events
 
 
-GENESIS = "0" * 64
-_AT_ONCE = 1000
-_LAST = sa.select(events.c.seq, events.c.hash, events.c.body).order_by(events.c.seq.desc()).limit(1)
-_INSERT = {name: target.insert() for name, (target, _) in RECORDED.items()}
-_INSERT_EVENT = events.insert()
+_LAST = Prepared(sa.select(events.c.seq, events.c.hash, events.c.body).order_by(events.c.seq.desc()).limit(1))
+_INSERT = {name: Prepared(target.insert()) for name, (target, _) in RECORDED.items()}
+_INSERT_EVENT = Prepared(events.insert())
 
 
 @attrs.frozen
@@ -54,26 +55,9 @@ class Audit:
         return f"Audit({self.entries} entries, head {self.head[:16]})"
 
 
-def row_digest(values: Iterable[str | int | None]) -> str:
-    """Return the SHA-256 of a row's values, in the order of the table's columns.
-
-    Each value is written with its kind and length before it, so that no two rows are written alike.
-    """
-    parts = [
-        f"{len(value)}:{value}" if value.__class__ is str else "null" if value is None else f"i{value}"
-        for value in values
-    ]
-    return hashlib.sha256(",".join(parts).encode()).hexdigest()
-
-
-def chained(seq: int, prev: str, body: str) -> str:
-    """Return an entry's hash, over its number, the hash before it, and its content."""
-    return hashlib.sha256(f"{seq}\n{prev}\n{body}".encode()).hexdigest()
-
-
 def end(connection: sa.Connection) -> End:
     """Return the last entry; one before the first where there is none."""
-    row = connection.execute(_LAST).one_or_none()
+    row = _LAST.first(connection)
     return End(*row) if row else End(0, GENESIS, "")
 
 
@@ -105,7 +89,7 @@ def record(
         at: when.
     """
     target, key = RECORDED[table]
-    connection.execute(_INSERT[table], values)
+    _INSERT[table].run(connection, **values)
     row = [values[column.name] for column in target.columns]
     entry = {
         "action": action,
@@ -117,18 +101,19 @@ def record(
     }
     body = canonical(entry).decode()
     seq = after.seq + 1
-    connection.execute(
-        _INSERT_EVENT,
-        {"seq": seq, "prev": after.hash, "hash": chained(seq, after.hash, body), "body": body},
-    )
+    _INSERT_EVENT.run(connection, seq=seq, prev=after.hash, hash=chained(seq, after.hash, body), body=body)
 
 
-def verify(connection: sa.Connection, *, known_head: str = "") -> Audit:
+def verify(connection: sa.Connection, *, known_head: str = "", uri: str = "") -> Audit:
     """Check every entry, and every row against its entry.
+
+    All is first compared in bulk, which is quick and says only whether it agrees. Where it does not, the
+    entries are gone through one by one for the first that is wrong.
 
     Args:
         connection: inside a transaction.
         known_head: a head that was noted earlier; it must still be in the chain.
+        uri: at which other processes find the same SQLite file; they then hash the rows of a large one.
 
     Returns:
         How many entries there are, and the head.
@@ -136,11 +121,27 @@ def verify(connection: sa.Connection, *, known_head: str = "") -> Audit:
     Raises:
         RegistryError: names the first entry or row that is not as it was written.
     """
+    found = agreed(connection, known_head, uri) or _one_by_one(connection, known_head)
+    if found.known:
+        return Audit(found.entries, found.head)
+    raise _broken(
+        "the audit log was cut or rewritten",
+        f"head {known_head} is not in its {found.entries} entries",
+        sound=0,
+    )
+
+
+def _one_by_one(connection: sa.Connection, known_head: str) -> Chain:
+    """Return the chain, whose every entry and row was held against the other.
+
+    Raises:
+        RegistryError: names the first entry or row that is not as it was written.
+    """
     import orjson
 
     vouched: defaultdict[str, dict[Any, str]] = defaultdict(dict)
-    prev, count, seen = GENESIS, 0, not known_head
-    for seq, before, stored, body in _rows(connection, sa.select(events).order_by(events.c.seq)):
+    prev, count, known = GENESIS, 0, not known_head
+    for seq, before, stored, body in _each(connection, sa.select(events).order_by(events.c.seq)):
         count += 1
         if seq != count or before != prev or stored != chained(seq, before, body):
             what = f"entry {count} is missing" if seq != count else "its content or its link was changed"
@@ -148,21 +149,13 @@ def verify(connection: sa.Connection, *, known_head: str = "") -> Audit:
         entry = orjson.loads(body)
         vouched[entry["table"]][entry["key"]] = entry["row"]
         prev = stored
-        if not seen:
-            seen = stored.startswith(known_head)
+        known = known or stored.startswith(known_head)
     _verify_rows(connection, vouched)
-    if not seen:
-        raise _broken(
-            "the audit log was cut or rewritten", f"head {known_head} is not in its {count} entries", sound=0
-        )
-    return Audit(count, prev)
+    return Chain(count, prev, known)
 
 
-def _rows(connection: sa.Connection, query: sa.Select[Any]) -> Iterator[Any]:
-    """Yield the rows of a query as the driver gives them: there may be a million."""
-    cursor = connection.execute(query).cursor
-    while rows := cursor.fetchmany(_AT_ONCE):
-        yield from rows
+def _each(connection: sa.Connection, query: sa.Select[Any]) -> Iterator[Any]:
+    return chain.from_iterable(rows(connection, query))
 
 
 def _verify_rows(connection: sa.Connection, vouched: defaultdict[str, dict[Any, str]]) -> None:
@@ -171,7 +164,7 @@ def _verify_rows(connection: sa.Connection, vouched: defaultdict[str, dict[Any, 
     for name, (table, key) in RECORDED.items():
         place = [column.name for column in table.columns].index(key)
         left = vouched[name]
-        for row in _rows(connection, sa.select(table)):
+        for row in _each(connection, sa.select(table)):
             expected = left.pop(row[place], None)
             if row_digest(row) != expected:
                 found.append(
@@ -191,7 +184,7 @@ def _verify_rows(connection: sa.Connection, vouched: defaultdict[str, dict[Any, 
 def _entries(connection: sa.Connection) -> dict[tuple[str, Any], int]:
     """Return which entry vouches for each row."""
     entries = {}
-    for seq, _, _, body in _rows(connection, sa.select(events)):
+    for seq, _, _, body in _each(connection, sa.select(events)):
         entry = json.loads(body)
         entries[entry["table"], entry["key"]] = seq
     return entries

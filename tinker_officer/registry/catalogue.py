@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from tinker_officer.registry.prepared import Prepared
 from tinker_officer.registry.schema import DERIVED, catalogue, facts, keys, moves, scorecards, versions
 
 
@@ -28,15 +29,16 @@ COLUMNS = {
 }  # fmt: skip
 
 
-_LAST_PLACE = sa.select(sa.func.max(catalogue.c.place))
-_INSERT, _INSERT_FACT = catalogue.insert(), facts.insert()
+_LAST_PLACE = Prepared(sa.select(sa.func.max(catalogue.c.place)))
+_INSERT, _INSERT_FACT = Prepared(catalogue.insert()), facts.insert()
 
 
 def add_version(connection: sa.Connection, record: dict[str, Any]) -> None:
     """Add a version that was recorded."""
-    place = (connection.scalar(_LAST_PLACE) or 0) + 1
+    (last,) = _LAST_PLACE.first(connection)
+    place = (last or 0) + 1
     row = {name: record.get(name, kind()) for name, kind in COLUMNS.items()}
-    connection.execute(_INSERT, {"place": place, **row})
+    _INSERT.run(connection, place=place, **row)
     _add(connection, place, _described(record))
 
 

@@ -52,6 +52,13 @@ class Database(ABC):
         with self.transaction(writing=True) as connection:
             yield connection
 
+    def uri(self, connection: sa.Connection) -> str:  # noqa: ARG002 - what kind it is may be a setting
+        """Return the URI at which other processes read the same SQLite file while `connection` reads it.
+
+        Empty for another kind of database.
+        """
+        return ""
+
     @abstractmethod
     def transaction(self, *, writing: bool) -> AbstractContextManager[sa.Connection]:
         """Return a context that hands out a connection in a transaction, and commits on leaving."""

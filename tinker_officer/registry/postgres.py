@@ -55,14 +55,16 @@ class PostgresDatabase(Database):
                 yield connection
                 connection.commit()
         except sa.exc.DBAPIError as error:
-            raise self._explained(error) from error
+            raise self._explained(error, error.orig) from error
+        except self._engine.dialect.loaded_dbapi.Error as error:
+            raise self._explained(error, error) from error
 
-    def _explained(self, error: sa.exc.DBAPIError) -> Exception:
-        state = getattr(error.orig, "sqlstate", None)
-        first = str(error.orig).strip().partition("\n")[0]
-        if state == _LOCK_NOT_AVAILABLE:
+    def _explained(self, error: Exception, orig: BaseException | None) -> Exception:
+        driver = self._engine.dialect.loaded_dbapi
+        first = str(orig).strip().partition("\n")[0]
+        if getattr(orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE:
             return busy(self.where, first, self.timeout_s)
-        if isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError):
+        if isinstance(orig, driver.OperationalError | driver.InterfaceError):
             return RegistryError(
                 "the registry cannot be reached",
                 got=f"{self.where}: {first}",

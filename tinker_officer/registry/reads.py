@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from tinker_officer._text import nearest
 from tinker_officer.errors import RegistryError
 from tinker_officer.registry.channels import CHANNELS, check_channel, standing
+from tinker_officer.registry.prepared import Prepared
 from tinker_officer.registry.schema import moves, scorecards, versions
 from tinker_officer.registry.values import Move, Version
 from tinker_officer.registry.verdict import Verdict
@@ -23,20 +24,20 @@ if TYPE_CHECKING:
 SHORTEST_ID = 6
 _FOREVER = "9999"  # later than every time that is recorded
 
-# Asked many times a second: made once, since making a statement takes longer than SQLite takes to answer.
 _NAME: sa.BindParameter[str] = sa.bindparam("name")
 _UNTIL: sa.BindParameter[str] = sa.bindparam("until")
 _FOUND = sa.select(versions.c.record).where(versions.c.created <= _UNTIL).limit(2)
-_BY_LABEL = _FOUND.where(versions.c.name == _NAME, versions.c.number == sa.bindparam("number"))
-_BY_ID = _FOUND.where(versions.c.id >= sa.bindparam("low"), versions.c.id < sa.bindparam("high"))
+_BY_LABEL = Prepared(_FOUND.where(versions.c.name == _NAME, versions.c.number == sa.bindparam("number")))
+_BY_ID = Prepared(_FOUND.where(versions.c.id >= sa.bindparam("low"), versions.c.id < sa.bindparam("high")))
 _STEPS = sa.select(moves.c.kind, moves.c.version).where(
     moves.c.name == _NAME,
     moves.c.channel == sa.bindparam("channel"),
     moves.c.kind != "refused",
     moves.c.at <= _UNTIL,
 )
-_ALL_STEPS, _LAST_STEP = _STEPS.order_by(moves.c.seq), _STEPS.order_by(moves.c.seq.desc()).limit(1)
-_FATE = (
+_ALL_STEPS = Prepared(_STEPS.order_by(moves.c.seq))
+_LAST_STEP = Prepared(_STEPS.order_by(moves.c.seq.desc()).limit(1))
+_FATE = Prepared(
     sa.select(moves.c.kind)
     .where(
         moves.c.name == _NAME,
@@ -71,14 +72,14 @@ def find(connection: sa.Connection, ref: Version | str, until: str = "") -> Vers
     text = ref.id if isinstance(ref, Version) else str(ref)
     name, _, number = text.rpartition("@")
     when = {"until": until or _FOREVER}
-    found: list[str] = []
+    found: list[Any] = []
     if name and number.isdecimal():
-        found += connection.scalars(_BY_LABEL, {"name": name, "number": int(number[:18]), **when})
+        found = _BY_LABEL.rows(connection, name=name, number=int(number[:18]), **when)
     elif re.fullmatch(rf"[0-9a-f]{{{SHORTEST_ID},64}}", text):
         # A range, since an index serves no LIKE.
-        found += connection.scalars(_BY_ID, {"low": text, "high": text + "g", **when})
+        found = _BY_ID.rows(connection, low=text, high=text + "g", **when)
     if len(found) == 1:
-        return _version(found[0])
+        return _version(found[0][0])
     labels = [f"{row.name}@{row.number}" for row in connection.execute(_labels(name))]
     near = nearest(text, labels) or ", ".join(map(repr, labels[-3:]))
     such = f"; there is {near}" if near else ""
@@ -128,14 +129,14 @@ def all_moves(
 
 def stack(connection: sa.Connection, name: str, channel: str, until: str = "") -> list[str]:
     """Return the versions that the channel of a model can fall back on, the current one last."""
-    asked = {"name": name, "channel": channel, "until": until or _FOREVER}
-    steps = [_Row(*row) for row in connection.execute(_ALL_STEPS, asked)]
+    found = _ALL_STEPS.rows(connection, name=name, channel=channel, until=until or _FOREVER)
+    steps = [_Row(*row) for row in found]
     return standing(steps, gone(connection, name, until))
 
 
 def fate(connection: sa.Connection, version: Version) -> tuple[bool, bool]:
     """Return whether a version's checkpoint was deleted or is being deleted, and whether it is retired."""
-    kinds = list(connection.scalars(_FATE, {"name": version.name, "version": version.id}))
+    kinds = [kind for (kind,) in _FATE.rows(connection, name=version.name, version=version.id)]
     last = next((kind for kind in reversed(kinds) if kind in {"retired", "reinstated"}), "")
     return "pruning" in kinds, last == "retired"
 
@@ -175,10 +176,10 @@ def deployed(connection: sa.Connection, until: str = "") -> dict[tuple[str, str]
 
 def holder(connection: sa.Connection, name: str, channel: str, until: str = "") -> str | None:
     """Return the id of the version that the channel of a model holds, or None."""
-    asked = {"name": name, "channel": channel, "until": until or _FOREVER}
-    last = connection.execute(_LAST_STEP, asked).one_or_none()
-    if last is None or last.kind not in {"withdrawn", "reinstated"}:
-        return str(last.version) if last else None
+    last = _LAST_STEP.first(connection, name=name, channel=channel, until=until or _FOREVER)
+    kind, version = last or ("", None)
+    if kind not in {"withdrawn", "reinstated"}:
+        return version
     return next(reversed(stack(connection, name, channel, until)), None)
 
 

@@ -103,7 +103,7 @@ class Records(Snapshot):
             RegistryError: names the first entry or row that is not as it was written.
         """
         with self._database.read() as connection:
-            return audit.verify(connection, known_head=known_head)
+            return audit.verify(connection, known_head=known_head, uri=self._database.uri(connection))
 
     def card(self, version: Version | str) -> str:
         """Return the model card of a version, as Markdown: what it is, how it scored, where it stood.

@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 _TRIES = 20
 _PAUSE_S = 0.05
 _POLL_S = (0.002, 0.012)
+_JOURNAL_BYTES = 1 << 20
 
 
 class SqliteDatabase(Database):
@@ -61,6 +62,7 @@ class SqliteDatabase(Database):
         """Hand out a connection in a transaction; on leaving, all of it is on the disk, or none."""
         try:
             with self._engine.connect() as connection:
+                connection.begin()  # SQLAlchemy's word for it; the driver is left to us, and so is the lock
                 _begin(connection, "BEGIN IMMEDIATE" if writing else "BEGIN", self.timeout_s)
                 yield connection
                 connection.commit()
@@ -68,6 +70,15 @@ class SqliteDatabase(Database):
             raise _explained(self.path, error, error.orig, self.timeout_s) from error
         except sqlite3.Error as error:
             raise _explained(self.path, error, error, self.timeout_s) from error
+
+    def uri(self, connection: sa.Connection) -> str:
+        """Return the URI at which other processes read the file while `connection` reads it.
+
+        With a rollback journal the file cannot change meanwhile, so they need no lock: they would wait for a
+        writer that waits for us.
+        """
+        journal = connection.exec_driver_sql("PRAGMA journal_mode").scalar()
+        return _uri(self.path, "mode=ro" if journal == "wal" else "mode=ro&immutable=1")
 
 
 def safe_in_wal(version: tuple[int, ...]) -> bool:
@@ -168,7 +179,7 @@ def _engine(path: Path, timeout_s: float, *, read_only: bool) -> sa.Engine:
 
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(
-            f"file:{quote(str(path.absolute()))}?mode={mode}",
+            _uri(path, f"mode={mode}"),
             uri=True,
             timeout=timeout_s,
             isolation_level=None,
@@ -179,9 +190,20 @@ def _engine(path: Path, timeout_s: float, *, read_only: bool) -> sa.Engine:
     return sa.create_engine("sqlite://", creator=connect, poolclass=sa.NullPool)
 
 
+def _uri(path: Path, query: str) -> str:
+    return f"file:{quote(str(path.absolute()))}?{query}"
+
+
 def settle(connection: sqlite3.Connection) -> None:
-    """Have every commit of a new connection be on the disk before it returns, and keep what rows refer to."""
+    """Have every commit of a new connection be on the disk before it returns, and keep what rows refer to.
+
+    The rollback journal is not deleted after a commit: its header is overwritten and synced, which ends the
+    transaction as surely, and spares the disk a new file and an entry in the folder at each one.
+    """
     wal = connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    if not wal:
+        connection.execute("PRAGMA journal_mode=PERSIST")
+        connection.execute(f"PRAGMA journal_size_limit={_JOURNAL_BYTES}")
     safe = wal and safe_in_wal(sqlite3.sqlite_version_info)
     connection.execute(f"PRAGMA synchronous={'FULL' if safe else 'EXTRA'}")
     connection.execute("PRAGMA foreign_keys=ON")
@@ -242,7 +264,8 @@ def _create(path: Path) -> None:
     except sqlite3.Error as error:
         raise OSError(None, str(error)) from error
     finally:
-        draft.unlink(missing_ok=True)
+        for name in (draft.name, f"{draft.name}-journal"):
+            draft.with_name(name).unlink(missing_ok=True)
 
 
 def _check_ours(path: Path) -> None:
@@ -251,8 +274,7 @@ def _check_ours(path: Path) -> None:
     problem = "an SQLite database of another program"
     for _ in range(_TRIES):
         try:
-            uri = f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1"
-            with closing(sqlite3.connect(uri, uri=True)) as connection:
+            with closing(sqlite3.connect(_uri(path, "mode=ro&immutable=1"), uri=True)) as connection:
                 found = int(connection.execute("PRAGMA application_id").fetchone()[0])
             break
         except sqlite3.OperationalError as error:

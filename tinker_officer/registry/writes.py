@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from tinker_officer._digest import canonical, digest
 from tinker_officer.errors import RegistryError
 from tinker_officer.registry import audit, catalogue, reads
+from tinker_officer.registry.prepared import Prepared
 from tinker_officer.registry.schema import keys, moves, scorecards, versions
 from tinker_officer.registry.values import Move, Version
 from tinker_officer.registry.verdict import Verdict
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
 
 
 _LONGEST_KEY = 200
-_HIGHEST = {target.name: sa.select(sa.func.max(target.c.seq)) for target in (scorecards, moves)}
-_KNOWN = sa.select(versions.c.id).where(versions.c.id == sa.bindparam("id"))
-_HIGHEST_NUMBER = sa.select(sa.func.max(versions.c.number)).where(versions.c.name == sa.bindparam("name"))
+_HIGHEST = {target.name: Prepared(sa.select(sa.func.max(target.c.seq))) for target in (scorecards, moves)}
+_KNOWN = Prepared(sa.select(versions.c.id).where(versions.c.id == sa.bindparam("id")))
+_HIGHEST_NUMBER = Prepared(
+    sa.select(sa.func.max(versions.c.number)).where(versions.c.name == sa.bindparam("name"))
+)
 
 
 def add_version(connection: sa.Connection, fields: dict[str, Any]) -> Version:
@@ -32,14 +35,14 @@ def add_version(connection: sa.Connection, fields: dict[str, Any]) -> Version:
     Raises:
         RegistryError: it is there with other notes or parents.
     """
-    if connection.scalar(_KNOWN, {"id": fields["id"]}) is not None:
+    if _KNOWN.first(connection, id=fields["id"]) is not None:
         known = reads.find(connection, fields["id"])
         _check_same(known, fields)
         return known
-    highest = connection.scalar(_HIGHEST_NUMBER, {"name": fields["name"]}) or 0
+    (highest,) = _HIGHEST_NUMBER.first(connection, name=fields["name"])
     end = audit.end(connection)
     at = clock(end)
-    version = Version(**fields, number=highest + 1, created=at)
+    version = Version(**fields, number=(highest or 0) + 1, created=at)
     record = attrs.asdict(version) | {"parents": list(version.parents)}
     columns = {
         "id": version.id,
@@ -182,7 +185,8 @@ def _check_same(known: Version, fields: dict[str, Any]) -> None:
 
 
 def _next(connection: sa.Connection, target: sa.Table) -> int:
-    return int(connection.scalar(_HIGHEST[target.name]) or 0) + 1
+    (highest,) = _HIGHEST[target.name].first(connection)
+    return (highest or 0) + 1
 
 
 def clock(end: audit.End) -> str:
