@@ -8,6 +8,7 @@ from contextlib import closing
 import pytest
 
 from tinker_officer.errors import RegistryError
+from tinker_officer.registry import bulk
 from tinker_officer.registry.hashing import GENESIS, chained
 from tinker_officer.registry.registry import Registry
 from tinker_officer.registry.schema import metadata
@@ -92,6 +93,20 @@ def test_a_cut_tail_shows_against_a_head_that_was_noted(recorded):
     assert recorded.verify().head != head
     with pytest.raises(RegistryError, match="cut or rewritten"):
         recorded.verify(known_head=head)
+
+
+def test_rows_hashed_by_other_processes_agree_and_an_edit_shows(recorded, monkeypatch):
+    """As for a large file: their digests are enough to agree by, and a changed row is named all the same."""
+    monkeypatch.setattr(bulk, "LARGE", 0)
+    database = recorded._database
+    with database.read() as connection:
+        assert bulk.agreed(connection, "", database.uri(connection)).entries == recorded.verify().entries
+        assert bulk.agreed(connection, "", "file:/nowhere?mode=ro") is None  # they fail: one by one it goes
+    tamper(recorded, "UPDATE moves SET channel = 'production' WHERE seq = 2")
+    with database.read() as connection:
+        assert bulk.agreed(connection, "", database.uri(connection)) is None
+    with pytest.raises(RegistryError, match=r"moves row 2 was changed"):
+        recorded.verify()
 
 
 def test_an_empty_log_verifies(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -42,7 +42,7 @@ class Chain:
 
 def rows(connection: sa.Connection, query: sa.Select[Any]) -> Iterator[list[Any]]:
     """Yield the rows of a query as the driver gives them, a thousand at a time: there may be a million."""
-    cursor = connection.execute(query).cursor
+    cursor: Any = connection.execute(query).cursor
     while some := cursor.fetchmany(_AT_ONCE):
         yield some
 
@@ -110,7 +110,7 @@ def _apart(uri: str, query: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def _collected(process: subprocess.Popen[str]) -> Iterable[str]:
+def _collected(process: subprocess.Popen[str]) -> list[str]:
     """Return the digests that a process wrote; it writes none, or a part, where it fails."""
     text = process.communicate()[0]
     return [text[place : place + _HEX] for place in range(0, len(text), _HEX)]
