@@ -249,11 +249,11 @@ class Calibrated(OnCases):
     @property
     def needs(self) -> str:
         """What must be there."""
-        return catalogue.needs(self.cases) if self._public else super().needs
+        return catalogue.needs(self._public) if self._public else super().needs
 
     @property
-    def _public(self) -> bool:
-        return isinstance(self.cases, str) and bool(catalogue.short(self.cases))
+    def _public(self) -> str:
+        return self.cases if isinstance(self.cases, str) and catalogue.short(self.cases) else ""
 
     def prepare(self) -> Prepared:
         """Return the eval, ready to run, every question read and checked.
@@ -262,7 +262,7 @@ class Calibrated(OnCases):
             DataError: the file is missing or empty, or a row is bad.
             EvalError: the public benchmark cannot be loaded, or has no multiple choice.
         """
-        source = questions_of(self.cases) if self._public else self.cases
+        source = questions_of(self._public) if self._public else self.cases
         read = {question.case.id: question for question in load_questions(source)}
         cases = some(tuple(question.case for question in read.values()), self.limit)
         questions = tuple(read[case.id] for case in cases)
