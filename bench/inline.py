@@ -6,7 +6,7 @@ The run of `bench/loop.py`'s tiny model behind the wire of the tests, which adds
 with a checkpoint every 20 steps; then the same with a suite asked beside it at each of them: held-out
 likelihood of 32 conversations, and 16 cases. Hosted Tinker computes elsewhere, and LocalEngine does not: here
 it shares the cores with the loop, and the wire is what leaves them idle, as a far server would. Turn by turn,
-three rounds; steps per second from the twelfth step on, where the pipeline is full, to the last; the median
+three rounds; steps per second from the eighth step on, where the pipeline is full, to the last; the median
 of the ratios counts.
 """
 
@@ -22,7 +22,8 @@ import warnings
 from pathlib import Path
 
 import tinker
-from loop import FILLED, make_run, wire, write_rows
+from _idle import Watched
+from loop import FILLED, LATENCY_S, make_run, write_rows
 
 from tinker_officer import Conversations, EvalSuite, LocalEngine, graders
 from tinker_officer.testing import tiny_model
@@ -53,7 +54,7 @@ def main() -> int:
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     home = Path(tempfile.mkdtemp(prefix="bench-inline-"))
-    with LocalEngine(root=home / "engine") as engine, wire(engine.base_url) as far:
+    with LocalEngine(root=home / "engine") as engine, Watched(engine.base_url, latency_s=LATENCY_S) as far:
         rows = write_rows(home / "rows.jsonl", 160, 6)
         alone = make_run(tiny_model(home / "tiny"), rows, steps).checkpoint(every=EVERY)
         asked = alone.evaluate(suite(home), every=EVERY, layers=("nll", "product"), beside=True)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import tinker
-from loop import wire
+from _idle import Watched
 
 from tinker_officer import EvalSuite, LocalEngine, graders
 from tinker_officer.testing import tiny_model
@@ -80,8 +80,10 @@ def main() -> int:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         model = tiny_model(Path(scratch) / "model")
-        with LocalEngine(root=Path(scratch) / "engine") as engine, wire(engine.base_url) as far:
-            far.latency_s = LATENCY_S
+        with (
+            LocalEngine(root=Path(scratch) / "engine") as engine,
+            Watched(engine.base_url, latency_s=LATENCY_S) as far,
+        ):
             service = tinker.ServiceClient(base_url=far.url, api_key=engine.token)
             _ = ours(model, service, 4)  # everything is loaded
             theirs, own = one_by_one(model, service, asked.theirs), ours(model, service, asked.ours)

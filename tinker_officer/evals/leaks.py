@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 import numpy as np
@@ -37,6 +37,7 @@ LONG, SHORT = 13, 8
 _BATCH = 128  # rows that are hashed at once: they stay in the processor's cache
 _BLOCK = 4096  # rows that a thread takes at a time
 _PLACES = 3
+_ITEMS = 1024  # of the exam that are hashed at once
 _REMEMBERED = 64  # texts whose words are at hand: the runs of one follow each other
 
 
@@ -124,19 +125,16 @@ class Index:
         """Return the index of every item of every eval."""
         names: list[tuple[str, str]] = []
         texts: list[tuple[str, ...]] = []
-        parts: list[tuple[ngrams.Hashes, npt.NDArray[np.int64]]] = []
-        sought: list[tuple[int, str]] = []
         for name, items in evals.items():
             for item_id, said in items:
-                for size, hashes, rest in _entries(len(names), said):
-                    parts.append((hashes, rest))
-                    sought += [(size, said[text]) for text in np.unique(rest[:, 2]).tolist()]
                 names.append((name, item_id))
                 texts.append(tuple(said))
-        hashes = np.concatenate([part for part, _ in parts]) if parts else np.zeros(0, np.uint64)
-        rest = np.concatenate([part for _, part in parts]) if parts else np.zeros((0, 4), np.int64)
-        order = np.argsort(hashes, kind="stable")
-        hashes, rest = hashes[order], rest[order]
+        parts, sought = [], list[tuple[int, str]]()
+        for start in range(0, len(texts), _ITEMS):
+            part, some = _entries(start, texts[start : start + _ITEMS])
+            parts.append(part)
+            sought += some
+        hashes, rest = _distinct(parts)
         return cls(
             tuple(names),
             tuple(texts),
@@ -157,26 +155,49 @@ class Index:
         return np.repeat(near, counts), np.repeat(low, counts) + offsets
 
 
-def _entries(item: int, texts: Sequence[str]) -> Iterator[tuple[int, ngrams.Hashes, npt.NDArray[np.int64]]]:
-    """Yield an item's size of runs, their hashes, and for each the item, its size, and where it stands."""
-    if not texts:
-        return
-    said = ngrams.grams(texts)
+_Entries: TypeAlias = tuple[ngrams.Hashes, npt.NDArray[np.int64]]
+
+
+def _entries(first: int, texts: Sequence[Sequence[str]]) -> tuple[_Entries, list[tuple[int, str]]]:
+    """Return the runs of some items, numbered from `first`, and the texts that have any, with their size.
+
+    Of each run it is the hash; and the item, the run's size, the text and the word that it begins at.
+    """
+    flat = [text for said in texts for text in said]
+    lengths = np.array([len(said) for said in texts], np.intp)
+    item = np.repeat(np.arange(len(texts)), lengths)
+    place = np.arange(len(flat)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    said = ngrams.grams(flat)
     counts = np.diff(said.first)
-    longest = int(counts.max())
-    size = LONG if longest >= LONG else SHORT if longest >= SHORT else 0
-    if size:
-        hashes, starts = said.of(size)
-        text = said.owner[starts]
-        word = starts - said.first[text]
-    else:
-        text = np.flatnonzero(counts)
-        hashes, word = said.whole()[text], np.zeros(len(text), np.intp)
-    hashes, first = np.unique(hashes, return_index=True)
-    rest = np.stack(
-        [np.full(len(first), item), np.full(len(first), size), text[first], word[first]], axis=1
-    ).astype(np.int64)
-    yield size, hashes, rest
+    longest = np.zeros(len(texts), np.intp)
+    np.maximum.at(longest, item, counts)
+    size = np.where(longest >= LONG, LONG, np.where(longest >= SHORT, SHORT, 0))[item]
+    found = []
+    for runs in (LONG, SHORT, 0):
+        if runs:
+            hashes, starts = said.of(runs)
+            text = said.owner[starts]
+        else:
+            text = np.flatnonzero(counts)
+            hashes, starts = said.whole()[text], said.first[text]
+        own = size[text] == runs
+        hashes, starts, text = hashes[own], starts[own], text[own]
+        rest = [item[text] + first, size[text], place[text], starts - said.first[text]]
+        found.append((hashes, np.stack(rest, axis=1).astype(np.int64)))
+    has = np.flatnonzero(counts >= np.maximum(1, size)).tolist()
+    joined = np.concatenate([part for part, _ in found]), np.concatenate([part for _, part in found])
+    return joined, [(int(size[text]), flat[text]) for text in has]
+
+
+def _distinct(parts: Sequence[_Entries]) -> _Entries:
+    """Return all runs by ascending hash, each once an item."""
+    hashes = np.concatenate([np.zeros(0, np.uint64), *(part for part, _ in parts)])
+    rest = np.concatenate([np.zeros((0, 4), np.int64), *(part for _, part in parts)])
+    order = np.lexsort((rest[:, 0], hashes))
+    hashes, rest = hashes[order], rest[order]
+    new = np.ones(len(hashes), np.bool_)
+    new[1:] = (hashes[1:] != hashes[:-1]) | (rest[1:, 0] != rest[:-1, 0])
+    return hashes[new], rest[new]
 
 
 @attrs.define

@@ -61,7 +61,8 @@ class Table:
     @classmethod
     def of(cls, hashes: ngrams.Hashes) -> Self:
         """Return a table of `hashes`."""
-        known = np.unique(hashes)
+        known = np.sort(hashes)
+        known = known[np.append(True, known[1:] != known[:-1])] if len(known) else known
         table = cls(known, np.zeros(1 << (_SPARSE * len(known)).bit_length(), np.bool_))
         table.present[table._begins(known)] = True
         return table
