@@ -143,7 +143,8 @@ class Pairs:
         Source:
             For plain binary pairs whichever end lies farther out, Bonett and Price's (2012) or Tango's
             (1998): alone the first passes up to 6 % of forbidden models at a nominal 2.5 %, the second 3.1 %,
-            both together 2.6 % (bench/gate.py). Else a cluster-robust t (Miller 2411.00640).
+            both together 2.6 % (bench/gate.py). Else a cluster-robust t (Miller 2411.00640), widened
+            where differences are skewed (Hall 1992; `stats.intervals.mean_interval`).
         """
         from tinker_officer.stats import paired
 
