@@ -37,9 +37,9 @@ class Bench:
         """Return the folder of a run that was never stopped, and how long it takes."""
         if method not in self._whole:
             folder = self.folder / method
-            self.forge.wait(self.train(method, folder), timeout_s=120)
+            self.forge.wait(self.train(method, folder), timeout_s=600)
             began = time.monotonic()
-            self.forge.wait(self.train(method, self.folder / f"{method}-again"), timeout_s=120)
+            self.forge.wait(self.train(method, self.folder / f"{method}-again"), timeout_s=600)
             self._whole[method] = folder, time.monotonic() - began
             self.same(method, self.folder / f"{method}-again")
             guarded = '"guard":"roll_back"' in (folder / "ledger.jsonl").read_text()
@@ -67,7 +67,7 @@ class Bench:
             with contextlib.suppress(ProcessLookupError):  # it had ended: starting again must change nothing
                 os.kill(pid, signal.SIGKILL)
             self.forge.wait(pid)
-        self.forge.wait(self.train(method, folder), timeout_s=120)
+        self.forge.wait(self.train(method, folder), timeout_s=600)
         self.same(method, folder)
 
 
