@@ -48,7 +48,11 @@ def own_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEngine
 
 def _known_good(engine: LocalEngine, model: Path) -> tuple[tinker.TrainingClient, list[tuple[str, str, Any]]]:
     """Return a client whose model every request may name, and requests that are good as they stand."""
-    client = engine.service_client().create_lora_training_client(str(model), rank=4).result()
+    import tinker
+
+    # The engine's own client is one for all, and a drawn request may have finished its session.
+    service = tinker.ServiceClient(base_url=engine.base_url, api_key=engine.token)
+    client = service.create_lora_training_client(str(model), rank=4).result()
     model_id, path = client.model_id, client.save_state("good").result().path
     session = model_id.partition(":")[0]
     here = {"session_id": session}

@@ -70,7 +70,7 @@ class Sessions:
                 "the session is finished" if session else "no such session",
                 got=session_id[:64],
                 need="a session of this engine that is going on",
-                fix="make a new client: engine.service_client()",
+                fix="make a new client: tinker.ServiceClient(base_url=engine.base_url, api_key=engine.token)",
                 status=410,
             )
         session.seen = time.monotonic()
