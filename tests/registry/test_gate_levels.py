@@ -8,6 +8,7 @@ from tinker_officer.registry.evidence import Pairs, binary_loss
 from tinker_officer.registry.gate import Gate
 from tinker_officer.registry.judge import _holm
 from tinker_officer.registry.verdict import Outcome
+from tinker_officer.stats.paired import mean_difference, wary_difference
 
 
 def test_the_gate_decides_by_that_very_interval(card, binary):
@@ -38,6 +39,25 @@ def test_of_three_success_metrics_that_did_not_improve_one_passes_rarely():
         ready = {name: pairs(*(rng.random((2, 80)) < 0.5).astype(float)) for name in "abc"}
         wins += bool(_holm(ready, 0.95))
     assert wins <= 18  # 300 draws at 2.5 %: 7.5 expected; 19 comes once in 3,000
+
+
+def test_skewed_losses_of_the_margin_pass_rarely():
+    """Of exponential losses whose mean is the margin, the gate's interval at n = 50 lets few through."""
+    rng, zeros = np.random.default_rng(10), np.zeros(50)
+    passed = sum(wary_difference(zeros, rng.exponential(0.2, 50)).high <= 0.2 for _ in range(1500))
+    assert passed <= 45  # 3 %; bench/gate.py finds 1.5 %
+
+
+def test_an_added_item_never_narrows_an_interval():
+    """Weighted and clustered, each end lies no nearer than that of the plain interval."""
+    rng = np.random.default_rng(11)
+    for _ in range(50):
+        n = int(rng.integers(20, 60))
+        asked = {"weights": rng.integers(1, 9, n), "clusters": rng.integers(0, 15, n).tolist()}
+        before, after = rng.lognormal(size=(2, n))
+        plain, wary = (way(before, after, **asked) for way in (mean_difference, wary_difference))
+        assert wary.value == plain.value
+        assert wary.low <= plain.low < plain.high <= wary.high
 
 
 def pairs(better, worse):

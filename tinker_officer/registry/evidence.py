@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 # Fewer pairs of unbounded scores (NLL) than this have an interval only on paper.
-FEWEST_UNBOUNDED = 10
+FEWEST_UNBOUNDED = 20
 
 # A number of items above this is not advice.
 _FARTHEST = 10_000_000
@@ -144,12 +144,21 @@ class Pairs:
             For plain binary pairs whichever end lies farther out, Bonett and Price's (2012) or Tango's
             (1998): alone the first passes up to 6 % of forbidden models at a nominal 2.5 %, the second 3.1 %,
             both together 2.6 % (bench/gate.py). Else a cluster-robust t (Miller 2411.00640), widened
-            where differences are skewed (Hall 1992; `stats.intervals.mean_interval`).
+            where differences are skewed (Hall 1992; `stats.intervals.mean_interval`); without bounds, with
+            one more item at each end as extreme as the most extreme.
         """
         from tinker_officer.stats import paired
 
         if self.binary:
             return binary_loss(*paired.discordant(self.better, self.worse), confidence)
+        if self.bounds is None:
+            return paired.wary_difference(
+                self.worse,
+                self.better,
+                weights=self.weights,
+                clusters=self.clusters,
+                confidence=confidence,
+            )
         return paired.mean_difference(
             self.worse,
             self.better,
