@@ -162,7 +162,7 @@ def test_a_gpu_that_is_not_there_is_named(tmp_path: Path, tiny_model: Path) -> N
     import torch
 
     if torch.cuda.is_available():
-        pytest.skip("there is a GPU here")
+        pytest.skip("a GPU that is here cannot be missing")
     engine = LocalEngine(root=tmp_path, device="cuda", model=str(tiny_model))
     with pytest.raises(EngineError, match="no GPU"):
         engine.start()

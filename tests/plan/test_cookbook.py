@@ -33,7 +33,7 @@ def test_get_lr_answers_and_refuses_as_the_cookbook_does() -> None:
         hidden = cookbook.hidden_size(name)
         try:
             expected = hyperparam_utils.get_lr(name)
-        except (NotImplementedError, ConfigurationError):
+        except (NotImplementedError, ConfigurationError):  # a family that it has no rate for
             assert cookbook.get_lr(name, hidden) is None
         else:
             assert cookbook.get_lr(name, hidden) == pytest.approx(expected, rel=1e-12)

@@ -9,7 +9,7 @@ from tinker_officer import EvalSuite, Gate, graders
 from tinker_officer.data.conversations import Conversations
 from tinker_officer.errors import RegistryError
 from tinker_officer.registry.evidence import binary_loss
-from tinker_officer.stats.paired import mean_difference
+from tinker_officer.stats.paired import wary_difference
 
 
 def suite(cases=200, held_out=50):
@@ -22,10 +22,10 @@ def suite(cases=200, held_out=50):
 
 
 def test_each_rule_is_told_whether_the_items_are_enough():
-    """Two hundred cases do not decide two points, but ten; held-out NLL decides 0.1 nats with fifty chats."""
+    """Two hundred cases do not decide two points, but ten; held-out NLL decides 0.11 nats with fifty."""
     gate = (
         Gate.not_worse(margin=0.02)
-        .guard("held_out/nll", margin=0.1)
+        .guard("held_out/nll", margin=0.11)
         .better("tickets")
         .at_least("tickets", 0.6)
         .require("tickets", n=300)
@@ -59,12 +59,13 @@ def test_a_margin_that_the_plan_calls_decidable_is_decided_as_often_as_it_says(n
 
 def test_the_planned_margin_of_an_nll_is_decided_as_often_as_it_says():
     """Fifty paired differences with the assumed spread show the planned margin in about 80 % of runs."""
-    line = Gate.not_worse(margin=0.5).plan(suite()).lines[0]
+    gate = Gate.not_worse(margin=0.5)
+    line = gate.plan(suite(), power=0.6).lines[0]  # two guardrails share what is left: 80 % each
     rng = np.random.default_rng(2)
-    passed = [
-        mean_difference(np.zeros(50), rng.normal(0, 0.2, 50)).high <= line.tells * 1.05 for _ in range(500)
-    ]
-    assert np.mean(passed) > 0.75
+    passed = [wary_difference(np.zeros(50), rng.normal(0, 0.2, 50)).high <= line.tells for _ in range(1000)]
+    assert 0.72 < np.mean(passed) < 0.85
+    assert gate.plan(suite(held_out=19)).lines[0].decides is False
+    assert Gate.not_worse(margin=line.tells).plan(suite(), power=0.6).lines[0].n_needed == 50
 
 
 def test_an_anchor_doubles_what_must_pass_and_so_the_items_needed():

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import html
 import math
+from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 import attrs
 
 from tinker_officer._text import nearest, table
 from tinker_officer.errors import RegistryError
+from tinker_officer.registry.evidence import FEWEST_UNBOUNDED, binary_loss
 
 
 if TYPE_CHECKING:
@@ -196,28 +198,48 @@ class _Reach:
         return attrs.evolve(blank, tells=tells, decides=spec.size > 0, why=why)
 
     def _tells(self, spec: Spec, n: int, among: int, confidence: float) -> float:
-        from tinker_officer.stats.power import smallest_detectable, smallest_detectable_mean
+        from tinker_officer.stats.power import smallest_detectable
 
         if not _binary(spec):
-            return smallest_detectable_mean(
-                n, self.deviation, power=self.power, confidence=confidence, guardrails=among
-            )
+            return self._tells_mean(n, among, confidence)
         seen = smallest_detectable(
             n, self.discordance, power=self.power, confidence=confidence, guardrails=among
         )
         return max(seen, min(1.0, _floor(n, confidence)))
 
+    def _tells_mean(self, n: int, among: int, confidence: float) -> float:
+        """Return the difference of unbounded scores that `n` pairs show, if differences are normal.
+
+        The gate's interval is Student's, with one more item as far out as the farthest of n.
+        """
+        from scipy.special import stdtrit
+
+        from tinker_officer.stats.intervals import normal_quantile
+        from tinker_officer.stats.power import smallest_detectable_mean
+
+        if n < FEWEST_UNBOUNDED:
+            return math.inf
+        seen = smallest_detectable_mean(
+            n, self.deviation, power=self.power, confidence=confidence, guardrails=among
+        )
+        wider = float(stdtrit(n - 1, 0.5 + confidence / 2)) - normal_quantile(confidence)
+        return seen + self.deviation * (wider / math.sqrt(n) + normal_quantile(1 - 2 / n) / n)
+
     def _needed(self, spec: Spec, margin: float, among: int) -> int | None:
         from tinker_officer.stats.intervals import normal_quantile
-        from tinker_officer.stats.power import items_needed, smallest_detectable_mean
+        from tinker_officer.stats.power import items_needed
 
         if margin <= 0:
             return None
         if not _binary(spec):
-            one = smallest_detectable_mean(
-                1, self.deviation, power=self.power, confidence=self.confidence, guardrails=among
-            )
-            return max(2, math.ceil((one / margin) ** 2))
+
+            def enough(n: int) -> bool:
+                return self._tells_mean(n, among, self.confidence) <= margin
+
+            most = FEWEST_UNBOUNDED
+            while not enough(most):
+                most *= 2
+            return bisect_left(range(most + 1), x=True, key=enough)
         least = math.ceil(normal_quantile(self.confidence) ** 2 * max(0.0, 1 - margin) / margin)
         reach = items_needed(
             min(margin, 1.0),
@@ -231,8 +253,6 @@ class _Reach:
 
 def _floor(n: int, confidence: float) -> float:
     """Return the margin that `n` pairs show when none of them differs."""
-    from tinker_officer.registry.evidence import binary_loss
-
     return binary_loss(0, 0, n, confidence).high if n else 1.0
 
 

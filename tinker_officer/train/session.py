@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from tinker_officer.train.batches import Batches
 from tinker_officer.train.budget import carried_over
 from tinker_officer.train.checkpoints import CheckpointLog, Saved
 from tinker_officer.train.folder import RunFolder
-from tinker_officer.train.waiting import Waiter
+from tinker_officer.train.waiting import Waiter, apart
 
 
 if TYPE_CHECKING:
@@ -71,19 +72,17 @@ def open_session(
     if client is None:
         plan = run.plan
         with refusal.noted():
-            client = wait(
-                service.create_lora_training_client(
-                    plan.base_model,
-                    rank=plan.rank,
-                    seed=plan.seed,
-                    train_mlp=plan.train_mlp,
-                    train_attn=plan.train_attn,
-                    train_unembed=plan.train_unembed,
-                    user_metadata=metadata,
-                ),
-                "the new adapter",
-                step=0,
+            new = partial(
+                service.create_lora_training_client,
+                plan.base_model,
+                rank=plan.rank,
+                seed=plan.seed,
+                train_mlp=plan.train_mlp,
+                train_attn=plan.train_attn,
+                train_unembed=plan.train_unembed,
+                user_metadata=metadata,
             )
+            client = wait(apart(new), "the new adapter", step=0)
     done = saved.step if saved else 0
     carried = carried_over(folder, done)
     folder.roll_back(done)
@@ -113,13 +112,12 @@ def _load(
     lost: list[tuple[Saved, Exception]] = []
     for saved in reversed(known):
         try:
-            client = wait(
-                service.create_training_client_from_state_with_optimizer(
-                    saved.state_path, user_metadata=metadata
-                ),
-                "the saved state",
-                step=saved.step,
+            load = partial(
+                service.create_training_client_from_state_with_optimizer,
+                saved.state_path,
+                user_metadata=metadata,
             )
+            client = wait(apart(load), "the saved state", step=saved.step)
         except (tinker.NotFoundError, tinker.BadRequestError, tinker.RequestFailedError) as error:
             lost.append((saved, error))
             logger.warning(

@@ -94,6 +94,7 @@ class Hunt:
     _pruned: set[str] = attrs.field(init=False, factory=set)
     _locks: dict[str, threading.Lock] = attrs.field(init=False, factory=dict)
     _crew: Crew = attrs.field(init=False, factory=Crew)
+    _writing: threading.Lock = attrs.field(init=False, factory=threading.Lock)
 
     def __attrs_post_init__(self) -> None:
         self._proposed = Journal(self.folder / "proposed.jsonl")
@@ -180,7 +181,7 @@ class Hunt:
         trial = self._taken(dict(asked.params))
         asked.set_user_attr(_ID, trial.id)
         if not any(record["trial"] == trial.id for record in self._proposed):
-            self._proposed.append({"trial": trial.id, "settings": trial.settings}, sync=True)
+            self._write(self._proposed, {"trial": trial.id, "settings": trial.settings})
         return trial
 
     def _train(self, trial: SweepTrial, asked: Any, service: Any) -> bool:
@@ -202,16 +203,20 @@ class Hunt:
                     )
                     if standing is None:
                         return False
-                    self._kept.append(attrs.asdict(standing), sync=True)
+                    self._write(self._kept, attrs.asdict(standing))
                     standings.append(standing)
                 if standing.score is None or trial.id in self._pruned:
                     break
                 asked.report(standing.score, rung)
                 if share < 1 and asked.should_prune():
                     self._pruned.add(trial.id)
-                    self._proposed.append({"trial": trial.id, "pruned": True}, sync=True)
+                    self._write(self._proposed, {"trial": trial.id, "pruned": True})
                     break
         return True
+
+    def _write(self, journal: Journal, record: dict[str, Any]) -> None:
+        with self._writing:  # trials end on threads of their own, and a journal has one writer
+            journal.append(record, sync=True)
 
     def _over(self, trial: SweepTrial) -> bool:
         standings = self._standings.get(trial.id)

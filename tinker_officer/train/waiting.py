@@ -6,6 +6,7 @@ import concurrent.futures
 import logging
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import attrs
@@ -71,3 +72,23 @@ class Waiter:
                 )
         self.waited_s += time.monotonic() - began
         return waited.result()
+
+
+def apart(ask: Callable[[], Any]) -> concurrent.futures.Future[Any]:
+    """Return a future of the result of the SDK's future that `ask` returns, asked for on a thread.
+
+    The first request of a service client waits for its session before there is a future of it. No abort and
+    no exit waits for the thread.
+    """
+    future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+    def work() -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(ask().result())
+        except BaseException as error:  # noqa: BLE001 - it is raised where the future is waited for
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="ask", daemon=True).start()
+    return future
