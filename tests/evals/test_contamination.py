@@ -5,11 +5,14 @@ from __future__ import annotations
 import random
 import re
 
+import datasets
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tinker_cookbook.rl.problem_env import ProblemGroupBuilder
+from tinker_cookbook.supervised.data import SupervisedDatasetFromHFDataset
 
-from tinker_officer import Conversations, EvalSuite, graders
+from tinker_officer import Conversations, EvalSuite, Pairs, graders
 from tinker_officer.errors import EvalError
 from tinker_officer.evals import ngrams
 from tinker_officer.evals.results import EvalResult, Item
@@ -145,6 +148,8 @@ def test_many_rows_against_a_plain_search() -> None:
     texts = [sentence(rng, rng.randint(1, 60)) for _ in range(3000)]
     for number in range(20):
         words = questions[number].split()
+        if number % 2 and len(words) > 30:
+            words[15] = "misprinted"  # runs before and after it, at one distance
         cut = " ".join(words[rng.randint(0, 3) : len(words) - rng.randint(0, 3)])
         texts[rng.randrange(3000)] = f"{sentence(rng, 3)} {cut} {sentence(rng, 3)}"
     train = Conversations.from_list([{"input": text, "output": str(i)} for i, text in enumerate(texts)])
@@ -177,6 +182,44 @@ def test_held_out_conversations_and_benchmarks_are_looked_for_too() -> None:
     found = EvalSuite().nll(held_out).task(task, name="own").contamination(train, progress=False)
     assert {(item.eval, item.overlap) for item in found.exposed} == {("held_out", 0.5), ("own", 1.0)}
     assert found.items == {"held_out": 1, "own": 2}
+
+
+def test_pairs_are_searched_on_all_sides() -> None:
+    """The prompt, the chosen and the rejected answer, each in a row of its own."""
+    rng = random.Random(4)
+    asked = [sentence(rng, 20) for _ in range(4)]
+    pairs = Pairs.from_list(
+        [
+            {"prompt": asked[0], "chosen": "yes", "rejected": "no"},
+            {"prompt": "is it?", "chosen": f"so: {asked[1]}", "rejected": "no"},
+            {"prompt": "is it?", "chosen": "yes", "rejected": [{"role": "assistant", "content": asked[2]}]},
+        ]
+    )
+    found = suite(*asked).contamination(pairs, progress=False)
+    assert [(item.id, item.where) for item in found.exposed] == [
+        ("q0", ("list[0]",)),
+        ("q1", ("list[1]",)),
+        ("q2", ("list[2]",)),
+    ]
+
+
+def test_a_list_of_prompts_is_searched_and_what_shows_no_text_is_refused() -> None:
+    """Prompts of an RL run are texts; datasets of tokens, environments and raw rows are none."""
+    rng = random.Random(6)
+    question = sentence(rng, 20)
+    found = suite(question).contamination([sentence(rng, 30), f"{question}?"], progress=False)
+    assert [(item.id, item.where) for item in found.exposed] == [("q0", ("texts[1]",))]
+    tokens = SupervisedDatasetFromHFDataset(datasets.Dataset.from_list([{"a": 1}]), 1, flatmap_fn=list)
+    group = ProblemGroupBuilder(env_thunk=lambda: None, num_envs=2)
+    for train, got in (
+        (tokens, "a SupervisedDatasetFromHFDataset"),
+        ([group], "a list with a ProblemGroupBuilder in it"),
+        (rows(question), "a list with a dict in it"),
+        (question, "a str"),
+    ):
+        with pytest.raises(EvalError, match="cannot be searched") as refused:
+            suite(question).contamination(train, progress=False)  # type: ignore[arg-type]
+        assert refused.value.got == got
 
 
 def test_scores_on_the_clean_and_the_dirty_half() -> None:

@@ -79,9 +79,10 @@ class Conversations(CheckedRows[Conversation]):
         digests = (
             self._digests[np.asarray(indices, np.intp)].view(f"V{loading.DIGEST_BYTES}").ravel().tolist()
         )
+        has_digest = loading.has_digest
         for index, digest, row in zip(indices, digests, self._store.guess(numbers), strict=True):
             messages = row.get("messages") if type(row) is dict else None
-            if not loading.has_digest(messages, digest):
+            if not has_digest(messages, digest):
                 conversation = self._item(index)
                 messages = None if conversation.tools else conversation.messages
             yield messages

@@ -25,6 +25,7 @@ from tinker_officer.errors import DataError
 
 
 DIGEST_BYTES = 16
+_hash, _write = hashlib.blake2b, orjson.dumps  # called a million times
 _NAMED = 5  # problems that an error lists
 _SOON_BYTES = 32 << 20  # read in less than a second: no progress unless it is asked for
 _GZIP = b"\x1f\x8b"
@@ -93,10 +94,10 @@ def has_digest(messages: Any, expected: bytes) -> bool:
     if not isinstance(messages, list):
         return False
     try:
-        content = orjson.dumps(messages, option=orjson.OPT_SORT_KEYS)
+        content = _write(messages, None, orjson.OPT_SORT_KEYS)
     except TypeError:  # a number or a text that orjson does not write
         return False
-    return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest() == expected
+    return _hash(content, digest_size=DIGEST_BYTES).digest() == expected
 
 
 def jsonl(path: str | Path, kind: Kind, *, on_error: str, shape: str | None, progress: bool | None) -> Loaded:

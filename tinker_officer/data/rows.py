@@ -95,10 +95,11 @@ class LineStore:
         """Yield raw rows, the file opened once."""
         try:
             with self.path.open("rb") as file:
+                parse, seek, line = orjson.loads, file.seek, file.readline
                 for offset in self.offsets[np.asarray(numbers, np.intp)].tolist():
-                    file.seek(offset)
+                    seek(offset)
                     try:
-                        row = orjson.loads(file.readline())
+                        row = parse(line())
                     except ValueError:  # orjson is stricter than json: `read` decides
                         row = None
                     yield row

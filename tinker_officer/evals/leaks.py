@@ -11,12 +11,10 @@ Source:
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Any, TypeAlias
 
 import attrs
 import numpy as np
@@ -26,16 +24,13 @@ from tinker_officer._progress import Progress
 from tinker_officer.errors import EvalError
 from tinker_officer.evals import ngrams
 from tinker_officer.evals.contamination import DIRTY, Contamination, Exposed
+from tinker_officer.evals.searched import Source
 from tinker_officer.evals.sieve import Sieve, Table
-from tinker_officer.evals.texts import text_of
 
-
-if TYPE_CHECKING:
-    from tinker_officer.data.conversations import Conversations
 
 LONG, SHORT = 13, 8
-_BATCH = 128  # rows that are hashed at once: they stay in the processor's cache
-_BLOCK = 4096  # rows that a thread takes at a time
+_BATCH = 512  # rows that are hashed at once: they stay in the processor's cache
+_BLOCK = 4096  # rows after which hits are looked up
 _PLACES = 3
 _ITEMS = 1024  # of the exam that are hashed at once
 _REMEMBERED = 64  # texts whose words are at hand: the runs of one follow each other
@@ -43,7 +38,7 @@ _REMEMBERED = 64  # texts whose words are at hand: the runs of one follow each o
 
 def find(
     evals: Mapping[str, Iterable[tuple[str, Sequence[str]]]],
-    train: Conversations,
+    train: Source,
     *,
     threshold: float = DIRTY,
     progress: bool | None = None,
@@ -68,32 +63,12 @@ def find(
         )
     index = Index.of(evals)
     found = _Found(index)
-    starts = range(0, len(train), _BLOCK)
-    with (
-        Progress(len(train), "looking for the exam", unit="rows", show=progress) as bar,
-        ThreadPoolExecutor(_cores()) as pool,
-    ):
-        for block in _in_order(pool, index, train, starts):
-            found.add(block)
-            bar.advance(block.rows)
+    with Progress(len(train), "looking for the exam", unit="rows", show=progress) as bar:
+        for start in range(0, len(train), _BLOCK):
+            rows = range(start, min(start + _BLOCK, len(train)))
+            found.add(*_passing(index, train, rows))
+            bar.advance(len(rows))
     return found.report(train, threshold)
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, index: Index, train: Conversations, starts: Sequence[int]
-) -> Iterator[_Block]:
-    """Yield what each block of rows holds, in order, with few blocks under way."""
-    under_way = []
-    for start in starts:
-        under_way.append(pool.submit(_scan, index, train, range(start, min(start + _BLOCK, len(train)))))
-        if len(under_way) > 2 * _cores():
-            yield under_way.pop(0).result()
-    for each in under_way:
-        yield each.result()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @attrs.frozen(eq=False)
@@ -200,49 +175,21 @@ def _distinct(parts: Sequence[_Entries]) -> _Entries:
     return hashes[new], rest[new]
 
 
-@attrs.define
-class _Block:
-    """What a block of training rows holds: which row, which entry, and in which message at which word."""
-
-    rows: int
-    hits: list[tuple[int, int, str, int]] = attrs.Factory(list)
-
-
-def _scan(index: Index, train: Conversations, within: range) -> _Block:
-    """Return what these rows hold of the index, unverified."""
+def _passing(index: Index, train: Source, within: range) -> tuple[list[str], list[int]]:
+    """Return the texts of these rows that may hold something of the index, and the row of each."""
     texts: list[str] = []
     owners: list[int] = []
     for start in range(within.start, within.stop, _BATCH):
         numbers = range(start, min(start + _BATCH, within.stop))
         said: list[str] = []
-        rows: list[int] = []
-        for number, messages in zip(numbers, train.plain_messages(numbers), strict=True):
-            for message in messages if messages is not None else train[number].messages:
-                said.append(text_of(message))
-                rows.append(number)
-        for at in index.sieve.passing(said):
-            texts.append(said[at])
-            owners.append(rows[at])
-    found = _Block(len(within))
-    for start in range(0, len(texts), _BATCH):
-        _look(index, texts[start : start + _BATCH], owners[start : start + _BATCH], found)
-    return found
-
-
-def _look(index: Index, texts: Sequence[str], owners: Sequence[int], found: _Block) -> None:
-    """Add to `found` what these texts hold of the index."""
-    hashed = ngrams.grams(texts)
-    for size in np.unique(index.sizes).tolist():
-        hashes, starts = hashed.of(size) if size else (hashed.whole(), hashed.first[:-1])
-        which, entry = index.entries(hashes)
-        right = index.sizes[entry] == size
-        which, entry = which[right], entry[right]
-        text = np.searchsorted(hashed.first, starts[which], "right") - 1 if size else which
-        word = starts[which] - hashed.first[text]
-        found.hits += [
-            (owners[at], number, texts[at], begins)
-            for at, number, begins in zip(text.tolist(), entry.tolist(), word.tolist(), strict=True)
-        ]
+        first = [0]
+        for texts_of_row in train.said(numbers):
+            said += texts_of_row
+            first.append(len(said))
+        passing = index.sieve.passing(said)
+        texts += [said[at] for at in passing]
+        owners += (np.searchsorted(first, passing, "right") - 1 + start).tolist()
+    return texts, owners
 
 
 class _Found:
@@ -250,37 +197,68 @@ class _Found:
 
     def __init__(self, index: Index) -> None:
         self._index = index
+        self._sizes: list[int] = np.unique(index.sizes).tolist()
         self._entries = np.zeros(len(index.hashes), np.bool_)
         self._rows: Counter[int] = Counter()
         self._where: dict[int, list[int]] = {}
-        self._read = 0
         self._words = lru_cache(_REMEMBERED)(ngrams.words)
 
-    def add(self, block: _Block) -> None:
-        """Take in a block; a run is looked up in the text the first time that it is met."""
-        self._read += block.rows
-        hits: set[tuple[int, int]] = set()
-        for row, entry, text, word in block.hits:
-            if not self._entries[entry]:
-                size = int(self._index.sizes[entry])
-                said = self._words(text)
-                if (said[word : word + size] if size else said) != self._run(entry):
-                    continue
-                self._entries[entry] = True
-            hits.add((row, int(self._index.owner[entry])))
-        for row, item in sorted(hits):
+    def add(self, texts: Sequence[str], owners: Sequence[int]) -> None:
+        """Take in what these texts hold, given the row of each; no row may be in two calls."""
+        met = [np.zeros((0, 2), np.int64)]
+        for start in range(0, len(texts), _BATCH):
+            met += self._looked(texts[start : start + _BATCH], owners[start : start + _BATCH])
+        for row, item in np.unique(np.concatenate(met), axis=0).tolist():
             self._rows[item] += 1
             if len(self._where.setdefault(item, [])) < _PLACES:
                 self._where[item].append(row)
 
-    def _run(self, entry: int) -> list[str]:
-        """Return the words of an entry."""
-        text, word = self._index.place[entry].tolist()
-        size = int(self._index.sizes[entry])
-        said = self._words(self._index.texts[int(self._index.owner[entry])][text])
-        return said[word : word + size] if size else said
+    def _looked(self, texts: Sequence[str], owners: Sequence[int]) -> Iterator[npt.NDArray[np.int64]]:
+        """Yield rows and items that were met; a run is looked up in the text the first time."""
+        index, hashed, rows = self._index, ngrams.grams(texts), np.array(owners, np.int64)
+        for size in self._sizes:
+            hashes, starts = hashed.of(size) if size else (hashed.whole(), hashed.first[:-1])
+            which, entry = index.entries(hashes)
+            right = index.sizes[entry] == size
+            which, entry = which[right], entry[right]
+            text = np.searchsorted(hashed.first, starts[which], "right") - 1 if size else which
+            word = starts[which] - hashed.first[text]
+            new = np.flatnonzero(~self._entries[entry])
+            self._verify(size, texts, text[new], word[new], entry[new])
+            known = self._entries[entry]
+            yield np.stack([rows[text[known]], index.owner[entry[known]]], axis=1)
 
-    def report(self, train: Conversations, threshold: float) -> Contamination:
+    def _verify(
+        self,
+        size: int,
+        texts: Sequence[str],
+        text: npt.NDArray[np.intp],
+        word: npt.NDArray[np.intp],
+        entry: npt.NDArray[np.intp],
+    ) -> None:
+        """Mark the entries that stand in a text from a word on; runs that overlap are compared together."""
+        place, owner = self._index.place[entry], self._index.owner[entry]
+        alike = np.stack([text, owner, place[:, 0], word - place[:, 1]], axis=1)
+        order = np.lexsort((word, *alike.T))
+        apart = (np.diff(alike[order], axis=0) != 0).any(axis=1) | (np.diff(word[order]) > size)
+        for group in np.split(order, np.flatnonzero(apart) + 1):
+            self._compare(size, texts, text[group], word[group], entry[group])
+
+    def _compare(self, size: int, texts: Sequence[str], text: Any, word: Any, entry: Any) -> None:
+        if not len(entry):
+            return
+        (item, begins), owner = self._index.place[entry[0]], self._index.owner[entry[0]]
+        said, asked = self._words(texts[text[0]]), self._words(self._index.texts[owner][item])
+        if size:
+            length = word[-1] - word[0] + size
+            said, asked = said[word[0] : word[0] + length], asked[begins : begins + length]
+        if said == asked:
+            self._entries[entry] = True
+        elif len(entry) > 1:  # a hash is wrong: which?
+            for at in range(len(entry)):
+                self._compare(size, texts, text[at : at + 1], word[at : at + 1], entry[at : at + 1])
+
+    def report(self, train: Source, threshold: float) -> Contamination:
         """Return what was found."""
         index = self._index
         runs = np.bincount(index.owner, minlength=len(index.names))
@@ -296,4 +274,4 @@ class _Found:
         ]
         exposed.sort(key=lambda item: (-item.overlap, item.eval, item.id))
         items = Counter(name for name, _ in index.names)
-        return Contamination(dict(items), tuple(exposed), self._read, threshold)
+        return Contamination(dict(items), tuple(exposed), len(train), threshold)

@@ -21,7 +21,8 @@ from tinker_officer.evals import ngrams
 
 _WORD_BYTES = 8
 _FACTOR = np.uint64(ngrams.BASE)
-_SPARSE = 8  # places for each hash that is known, at least: few others fall on theirs
+_SPARSE = 64  # places, a bit each, for a hash that is known, at least: few others fall on theirs
+_BITS = np.left_shift(np.uint8(1), np.arange(8, dtype=np.uint8))
 
 
 def letters(texts: Sequence[str]) -> bytes:
@@ -52,27 +53,31 @@ class Table:
 
     Attributes:
         known: the hashes, ascending, none twice.
-        present: whether a hash begins with these bits.
+        present: whether a known hash begins with these bits, 8 answers a byte.
     """
 
     known: ngrams.Hashes
-    present: npt.NDArray[np.bool_]
+    present: npt.NDArray[np.uint8]
 
     @classmethod
     def of(cls, hashes: ngrams.Hashes) -> Self:
         """Return a table of `hashes`."""
         known = np.sort(hashes)
         known = known[np.append(True, known[1:] != known[:-1])] if len(known) else known
-        table = cls(known, np.zeros(1 << (_SPARSE * len(known)).bit_length(), np.bool_))
-        table.present[table._begins(known)] = True
+        table = cls(known, np.zeros(1 << max(0, (_SPARSE * len(known)).bit_length() - 3), np.uint8))
+        at, bits = table._begins(known)
+        np.bitwise_or.at(table.present, at, bits)
         return table
 
-    def _begins(self, hashes: ngrams.Hashes) -> npt.NDArray[np.int64]:
-        return (hashes >> np.uint64(65 - len(self.present).bit_length())).view(np.int64)
+    def _begins(self, hashes: ngrams.Hashes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+        """Return the byte that each hash is answered by, and its bit there."""
+        first = hashes >> np.uint64(62 - len(self.present).bit_length())
+        return (first >> np.uint64(3)).view(np.int64), _BITS.take((first & np.uint64(7)).view(np.int64))
 
     def among(self, hashes: ngrams.Hashes) -> npt.NDArray[np.intp]:
         """Return which of `hashes` are known, ascending."""
-        near = np.flatnonzero(self.present.take(self._begins(hashes)))
+        at, bits = self._begins(hashes)
+        near = np.flatnonzero(self.present.take(at) & bits)
         if not len(near):
             return near
         some = hashes[near]

@@ -33,6 +33,7 @@ from tinker_officer.evals.methods import Methods
 from tinker_officer.evals.race import against_card
 from tinker_officer.evals.results import LAYERS
 from tinker_officer.evals.scorecard import Scorecard
+from tinker_officer.evals.searched import Searchable, source_of
 from tinker_officer.evals.specs import Benchmark, Spec, spec_from_dict
 
 
@@ -218,7 +219,7 @@ class EvalSuite(Methods):
 
     def contamination(
         self,
-        train: Conversations,
+        train: Searchable,
         *,
         layers: Collection[str] | None = None,
         threshold: float = DIRTY,
@@ -227,17 +228,20 @@ class EvalSuite(Methods):
         """Return which items of the suite stand, word for word, in the training data; nothing is sampled.
 
         Args:
-            train: what is trained on; its rows are read once, and none is kept.
+            train: what is trained on: conversations, pairs (prompt and both answers are searched), or a
+                list of texts such as the prompts of an RL run. Rows are read once, and none is kept.
             layers: some of `nll`, `benchmark`, `product`; all when None.
             threshold: the share of an item's runs of words from which it counts as dirty.
             progress: False for none.
 
         Raises:
-            EvalError: something that an eval needs is missing, or the threshold is out of range.
+            EvalError: something that an eval needs is missing, the threshold is out of range, or `train`
+                shows no texts: a cookbook dataset, environments.
         """
+        rows = source_of(train)
         evals = {spec.name: list(prepared.texts()) for spec, prepared in prepare(self._of(layers))}
         kept = {name: items for name, items in evals.items() if items}
-        return leaks.find(kept, train, threshold=threshold, progress=progress)
+        return leaks.find(kept, rows, threshold=threshold, progress=progress)
 
     def _of(self, layers: Collection[str] | None) -> tuple[Spec, ...]:
         wrong = next((layer for layer in layers or () if layer not in LAYERS), None)
