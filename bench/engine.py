@@ -29,6 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import _page
@@ -271,6 +272,75 @@ def compare(part: str, dtype: str, asked: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
+TINY = {"vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+TINY |= {"num_attention_heads": 4, "num_key_value_heads": 2, "bos_token_id": 1, "eos_token_id": 2}
+SHORT = {"target_tokens": np.array([4, 5, 6]), "weights": np.ones(3, np.float32)}  # of the tokens 3, 4, 5
+
+
+def through_sdk(service: Any, model: str) -> tuple[float, float]:
+    """Return how many pairs a second a server does for the SDK, and the milliseconds of a sample request."""
+    import tinker
+
+    client = service.create_lora_training_client(model, rank=4).result()
+    tokens, one = tinker.ModelInput.from_ints([3, 4, 5]), tinker.SamplingParams(max_tokens=1)
+    inputs = {
+        name: tinker.TensorData(
+            data=data.tolist(), dtype="int64" if data.dtype.kind == "i" else "float32", shape=[3]
+        )
+        for name, data in SHORT.items()
+    }
+    datum = tinker.Datum(model_input=tokens, loss_fn_inputs=inputs)
+
+    def pairs(count: int) -> float:
+        began = time.perf_counter()
+        futures: list[Any] = []
+        for _ in range(count):
+            futures.append(client.forward_backward([datum], "cross_entropy"))
+            futures.append(client.optim_step(tinker.AdamParams(learning_rate=1e-4)))
+        for future in futures:
+            future.result()
+        return count / (time.perf_counter() - began)
+
+    pairs(20)
+    rate = max(pairs(200) for _ in range(3))
+    sampler = client.save_weights_and_get_sampling_client().result()
+    return rate, _median_ms(lambda: sampler.sample(tokens, 1, one).result())
+
+
+def computed(model: str) -> tuple[float, float]:
+    """Return the same of the arithmetic alone, without a server: here, one request after another."""
+    import torch
+
+    from tinker_officer.engine import lora, models, sampler, trainer
+
+    torch.set_num_threads(1)
+    base = models.load(model, Path(model))
+    adapter = lora.Adapter.create(base, lora.LoraSpec(rank=4, seed=0))
+    training, sampling = trainer.Trainer(base, adapter), sampler.Sampler(base)
+    tokens = np.array([3, 4, 5])
+
+    def pair() -> None:
+        for _ in training.forward_backward([trainer.Example(tokens, SHORT)], "cross_entropy"):
+            pass
+        training.optim_step(trainer.AdamSettings(1e-4))
+
+    def sample() -> None:
+        sampling.add("", sampler.SampleSpec(tokens, num_samples=1, max_tokens=1), adapter)
+        while sampling.busy:
+            sampling.step()
+
+    return 1e3 / _median_ms(pair), _median_ms(sample)
+
+
+def _median_ms(job: Job) -> float:
+    times = []
+    for _ in range(200):
+        began = time.perf_counter()
+        job()
+        times.append(time.perf_counter() - began)
+    return sorted(times[50:])[75] * 1e3
+
+
 def overhead() -> str:
     """Measure the protocol on a model whose arithmetic is next to nothing, and return the table."""
     import tinker
@@ -278,49 +348,29 @@ def overhead() -> str:
 
     from tinker_officer import LocalEngine
 
-    sizes = {"vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "bos_token_id": 1, "eos_token_id": 2}
     with tempfile.TemporaryDirectory() as folder:
-        config = transformers.AutoConfig.for_model("llama", **sizes, **heads, tie_word_embeddings=True)
-        transformers.AutoModelForCausalLM.from_config(config).save_pretrained(f"{folder}/tiny")
+        model = f"{folder}/tiny"
+        config = transformers.AutoConfig.for_model("llama", **TINY, tie_word_embeddings=True)
+        transformers.AutoModelForCausalLM.from_config(config).save_pretrained(model)
         began = time.perf_counter()
         with LocalEngine(root=f"{folder}/engine") as engine:
             ready = time.perf_counter() - began
-            client = engine.service_client().create_lora_training_client(f"{folder}/tiny", rank=4).result()
-            datum = tinker.Datum(
-                model_input=tinker.ModelInput.from_ints([3, 4, 5]),
-                loss_fn_inputs={
-                    name: tinker.TensorData(data=data, dtype=dtype, shape=[3])
-                    for name, data, dtype in (
-                        ("target_tokens", [4, 5, 6], "int64"),
-                        ("weights", [1.0, 1.0, 1.0], "float32"),
-                    )
-                },
-            )
-
-            def pairs(count: int) -> float:
-                began = time.perf_counter()
-                futures: list[Any] = []
-                for _ in range(count):
-                    futures.append(client.forward_backward([datum], "cross_entropy"))
-                    futures.append(client.optim_step(tinker.AdamParams(learning_rate=1e-4)))
-                for future in futures:
-                    future.result()
-                return count / (time.perf_counter() - began)
-
-            pairs(20)
-            rate = max(pairs(100) for _ in range(3))
-            sampler = client.save_weights_and_get_sampling_client().result()
-            prompt, one = tinker.ModelInput.from_ints([3, 4, 5]), tinker.SamplingParams(max_tokens=1)
-            times = []
-            for _ in range(200):
-                began = time.perf_counter()
-                sampler.sample(prompt, 1, one).result()
-                times.append(time.perf_counter() - began)
-            median_ms = sorted(times[50:])[75] * 1e3
-    lines = ["| a tiny model | |", "| --- | --: |", f"| ready, s | {ready:.2f} |"]
-    lines.append(f"| forward_backward + optim_step, pipelined, pairs/s | {rate:.0f} |")
-    lines.append(f"| a sample request of one token, the median, ms | {median_ms:.1f} |")
+            found = [through_sdk(engine.service_client(), model)]
+        found.append(computed(model))
+    command = [sys.executable, str(Path(__file__).with_name("_at_once.py"))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as bare:
+        assert bare.stdout is not None
+        url = f"http://127.0.0.1:{int(bare.stdout.readline())}"
+        found.append(through_sdk(tinker.ServiceClient(base_url=url, api_key=engine.token), "tiny"))
+        bare.kill()
+    pairs, median_ms = zip(*found, strict=True)
+    lines = ["| a tiny model | engine | its arithmetic alone | the SDK with a server that answers at once |"]
+    lines.append("| --- | --: | --: | --: |")
+    row = "forward_backward + optim_step, pipelined, pairs/s"
+    lines.append(f"| {row} | {' | '.join(f'{rate:.0f}' for rate in pairs)} |")
+    row = "a sample request of one token, the median, ms"
+    lines.append(f"| {row} | {' | '.join(f'{ms:.1f}' for ms in median_ms)} |")
+    lines.append(f"| ready, s | {ready:.2f} | | |")
     return "\n".join(lines)
 
 

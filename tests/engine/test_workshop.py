@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from tinker_officer.engine import workshop as workshop_module
 from tinker_officer.engine.records import TinkerPath
 from tinker_officer.engine.refusal import Refused
 from tinker_officer.engine.store import Store
+from tinker_officer.engine.wire import Datum, ForwardBackward
 from tinker_officer.engine.workshop import Weights, Workshop, adapter_key
 
 
@@ -91,3 +93,24 @@ def test_a_sampler_never_gets_the_weights_that_overwrote_its_own(
     with pytest.raises(Refused, match="gone"):
         flat(workshop, tiny_model, old)
     assert torch.equal(flat(workshop, tiny_model, new), workshop._training("model").trainer.adapter.flat)
+
+
+@pytest.mark.parametrize(("vocab", "threads"), [(97, 1), (9000, 2)])
+def test_one_thread_computes_a_small_model_and_all_a_large_one(
+    store: Store, oracle: Callable[..., Path], vocab: int, threads: int
+) -> None:
+    """In a small model a second thread is waited for longer than it helps; which it is the size decides."""
+    workshop = Workshop(store, "float32")
+    workshop.warm(2)
+    list(workshop.create("model", "some", oracle(vocab_size=vocab), {"rank": 2, "seed": 1}))
+    inputs = {"target_tokens": np.array([4, 5, 6]), "weights": np.ones(3, np.float32)}
+    data = [Datum(np.array([3, 4, 5]), inputs)]
+    try:
+        torch.set_num_threads(3)
+        list(workshop.forward_backward(ForwardBackward("model", 1, data, "cross_entropy", {}, False)))
+        trained = torch.get_num_threads()
+        torch.set_num_threads(3)
+        list(workshop.optim_step("model", {"learning_rate": 1e-3}))
+        assert (trained, torch.get_num_threads()) == (threads, threads)
+    finally:
+        torch.set_num_threads(1)

@@ -150,10 +150,12 @@ def _uvicorn_config(app: App) -> uvicorn.Config:
         lifespan="on",
         ws="none",
         loop="asyncio",
+        http="httptools",
         timeout_keep_alive=120,
         timeout_graceful_shutdown=1,
         server_header=False,
         date_header=False,
+        proxy_headers=False,
     )
 
 

@@ -32,6 +32,7 @@ Work = Generator[None, None, None]
 
 _ADAPTERS_IN_MEMORY = 16
 _RELEASE_S = 5.0
+_ONE_THREAD = 2**18  # elements of a model's largest matrix; below, a second thread costs more than it does
 _SNAPSHOTS = 256  # weights without a name: SmolLM2's at rank 32 are 50 MB each
 
 
@@ -75,6 +76,7 @@ class Workshop:
 
     def __init__(self, store: Store, dtype: str, device: str = "cpu") -> None:
         self._store, self._dtype, self._device = store, dtype, device
+        self._threads = 1
         self._bases: dict[Path, BaseModel] = {}
         self._samplers: dict[Path, Sampler] = {}
         self._trainings: dict[str, _Training] = {}
@@ -131,10 +133,16 @@ class Workshop:
         for sampler in self._samplers.values():
             sampler.rest()
         examples = [Example(tokens=datum.tokens, inputs=datum.inputs) for datum in request.data]
-        output = yield from trainer.forward_backward(
+        work = trainer.forward_backward(
             examples, request.loss_fn, request.config, backward=not request.forward_only
         )
-        return wire.encode_loss(output)
+        while True:
+            self._take_threads(trainer.base)  # another model may have had its turn
+            try:
+                next(work)
+            except StopIteration as end:
+                return wire.encode_loss(end.value)
+            yield
 
     def optim_step(
         self, model_id: str, settings: dict[str, float]
@@ -143,6 +151,7 @@ class Workshop:
         from tinker_officer.engine.trainer import AdamSettings
 
         training = self._training(model_id)
+        self._take_threads(training.trainer.base)
         metrics = training.trainer.optim_step(AdamSettings(**settings))
         _memory.release(every_s=_RELEASE_S)  # batches of many lengths leave holes
         training.steps += 1
@@ -218,6 +227,7 @@ class Workshop:
             if not sampler.busy:
                 continue
             waiting = self._sampling[folder]
+            self._take_threads(sampler.base)
             try:
                 finished = sampler.step()
             except Exception as error:
@@ -237,6 +247,7 @@ class Workshop:
         import torch
 
         torch.set_num_threads(threads)
+        self._threads = threads
         if self._device != "cpu" and not torch.cuda.is_available():
             raise EngineError(
                 "there is no GPU to compute on",
@@ -272,6 +283,17 @@ class Workshop:
                 path.unlink(missing_ok=True)
 
     # -- private
+
+    def _take_threads(self, base: BaseModel) -> None:
+        """Compute with all threads, but for a small model with one: they would wait for each other.
+
+        By the model's size alone, not by the batch's, so that equal requests give equal bits.
+        """
+        import torch
+
+        shape = base.shape
+        widest = max(shape.vocab, shape.intermediate, shape.heads * shape.head_dim)
+        torch.set_num_threads(1 if shape.hidden * widest < _ONE_THREAD else self._threads)
 
     def _training(self, model_id: str) -> _Training:
         if model_id not in self._trainings:
