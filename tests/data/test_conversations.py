@@ -213,6 +213,17 @@ def test_take_gives_the_first_rows(rows):
         tickets.take(0)
 
 
+def test_a_slice_gives_rows_in_its_order(rows):
+    """As a list would, with a step and from the end too; an empty one is no data."""
+    tickets = Conversations.from_list(rows)
+    ids = [one.id for one in tickets]
+    for part in (slice(10, 20), slice(None, None, 7), slice(-3, None), slice(None, None, -1)):
+        assert [one.id for one in tickets[part]] == ids[part]
+    assert tickets[:10].fingerprint == tickets.take(10).fingerprint
+    with pytest.raises(DataError, match="a slice needs rows"):
+        _ = tickets[40:]
+
+
 BAD = [
     b"{not json}",
     b'{"a": 1}',

@@ -13,7 +13,7 @@ import logging
 import operator
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar, overload
 
 import attrs
 import numpy as np
@@ -147,8 +147,20 @@ class CheckedRows(Generic[ItemT]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> ItemT:
-        count, index = len(self), operator.index(index)  # a slice is a TypeError: see take(n), split(...)
+    @overload
+    def __getitem__(self, index: int) -> ItemT: ...
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: int | slice) -> ItemT | Self:
+        count = len(self)
+        if isinstance(index, slice):
+            rows = np.arange(*index.indices(count))
+            if not len(rows):
+                raise DataError(
+                    "a slice needs rows", got=f"{index} of {count}", need="1 or more", fix="train[:100]"
+                )
+            return self._select(rows)
+        index = operator.index(index)
         if not -count <= index < count:
             raise IndexError(f"{index} is outside these {count} {self.kind.noun}s")
         return self._item(index % count)

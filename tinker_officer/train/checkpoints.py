@@ -109,10 +109,10 @@ class CheckpointLog:
 
     def keep_for_good(self, service: tinker.ServiceClient, saved: Saved) -> None:
         """Take the time to live from a save; a failure is logged, and harms nothing before that time."""
-        rest = _rest(service)
+        client = rest_client(service)
         for path in filter(None, (saved.state_path, saved.sampler_path)):
             try:
-                rest.set_checkpoint_ttl_from_tinker_path(path, None).result(timeout=60)
+                client.set_checkpoint_ttl_from_tinker_path(path, None).result(timeout=60)
             except Exception as error:  # noqa: BLE001 - whatever it was, the run has ended well
                 logger.warning(
                     "checkpoint.expires: %s keeps its time to live: %r",
@@ -122,7 +122,8 @@ class CheckpointLog:
                 )
 
 
-def _rest(service: tinker.ServiceClient) -> Any:
+def rest_client(service: tinker.ServiceClient) -> Any:
+    """Return the client of what is saved on the server."""
     return service._rest_client()  # noqa: SLF001 - the public create_rest_client() warns; RestClient() wants the key
 
 
@@ -135,6 +136,6 @@ def delete(service: tinker.ServiceClient, path: str) -> None:
     """Delete what a `tinker://` path names from the server; what is gone already is fine."""
     import tinker
 
-    rest = _rest(service)
+    client = rest_client(service)
     with contextlib.suppress(tinker.NotFoundError):  # a kill between deleting and recording it
-        rest.delete_checkpoint_from_tinker_path(path).result(timeout=60)
+        client.delete_checkpoint_from_tinker_path(path).result(timeout=60)

@@ -37,12 +37,14 @@ class CookbookRows:
         data: the dataset.
         epochs: passes over it.
         base_model: the model under the adapter.
+        origin: the checkpoint that training starts from, if any.
     """
 
     objective: Sft | Dpo
     data: SupervisedDataset
     epochs: int
     base_model: str
+    origin: str | None
     _epoch: int | None = attrs.field(init=False, default=None)
     _reference: Reference | None = attrs.field(init=False, default=None)
 
@@ -61,7 +63,7 @@ class CookbookRows:
                 need="a SupervisedDataset of the cookbook's with at least one batch",
                 fix=_FIX,
             )
-        return cls(objective, data, run.plan.epochs, run.plan.base_model)
+        return cls(objective, data, run.plan.epochs, run.plan.base_model, run.origin)
 
     @property
     def steps(self) -> int:
@@ -76,7 +78,7 @@ class CookbookRows:
     def opened(self, scene: Scene) -> None:
         """Open the reference that DPO needs."""
         if isinstance(self.objective, Dpo):
-            self._reference = Reference.base(scene.service, self.base_model, scene.folder.path)
+            self._reference = Reference.of(scene, self.base_model, self.origin)
 
     def submitted(self, step: int) -> None:
         """Nothing follows from it."""

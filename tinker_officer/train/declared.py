@@ -13,6 +13,7 @@ from tinker_officer.train import objectives
 from tinker_officer.train.budget import Budget, check_price
 from tinker_officer.train.evaluating import check_metrics
 from tinker_officer.train.objectives import Known
+from tinker_officer.train.origin import state_path
 from tinker_officer.train.schedule import Schedule
 from tinker_officer.train.settings import Adam, EarlyStop, Evaluation, Pipeline, Saving
 from tinker_officer.train.spikes import SpikeGuard
@@ -60,6 +61,9 @@ class Declared:
         default=attrs.Factory(lambda run: objectives.of_plan(run.plan), takes_self=True), kw_only=True
     )
     given: Any = attrs.field(default=None, kw_only=True, eq=False)
+    origin: str | None = attrs.field(
+        default=None, converter=attrs.converters.optional(state_path), kw_only=True
+    )
     decay: Schedule = attrs.field(factory=Schedule, kw_only=True)
     adam: Adam = attrs.field(factory=Adam, kw_only=True)
     saving: Saving = attrs.field(factory=Saving, kw_only=True)

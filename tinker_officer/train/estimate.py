@@ -10,6 +10,7 @@ import attrs
 from tinker_officer._service import On, connect
 from tinker_officer._text import duration
 from tinker_officer.train.batches import Batches
+from tinker_officer.train.origin import begin
 
 
 if TYPE_CHECKING:
@@ -42,22 +43,13 @@ def estimate(run: Run, *, on: On) -> Estimate:
 
     The batch runs twice, and the second time counts: the first one loads the model.
     """
-    plan = run.plan
     batches = Batches.of(run, run.renderer_name, progress=False)
     batch = batches.source.make(1)
-    created = connect(on).create_lora_training_client(
-        plan.base_model,
-        rank=plan.rank,
-        seed=plan.seed,
-        train_mlp=plan.train_mlp,
-        train_attn=plan.train_attn,
-        train_unembed=plan.train_unembed,
-    )
-    client = created.result()
+    client = begin(run, connect(on)).result()
     seconds = 0.0
     for _ in range(2):
         began = time.monotonic()
         run.objective.submit(client, batch).result()
         seconds = time.monotonic() - began
     speed = batch.tokens / seconds
-    return Estimate(plan.counts.total * plan.epochs / speed, speed, batches.steps)
+    return Estimate(run.plan.counts.total * run.plan.epochs / speed, speed, batches.steps)

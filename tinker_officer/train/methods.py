@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tinker_cookbook.rl.types import EnvGroupBuilder, RLDataset
     from tinker_cookbook.supervised.types import SupervisedDataset
 
+    from tinker_officer.train.checkpoints import Checkpoint
+
 _CONSTANT = Schedule("constant", warmup=0.0)
 
 
@@ -144,6 +146,20 @@ class Methods(Declared):
             teacher=teacher,
         )
         return attrs.evolve(self, objective=objective, given=data, decay=_CONSTANT)
+
+    def start_from(self, checkpoint: Checkpoint | str) -> Self:
+        """Return a copy that starts from the weights of a checkpoint, with a new optimizer, replacing any.
+
+        So one run follows another: SFT, then preferences or rewards. For DPO the reference is these weights.
+
+        Args:
+            checkpoint: of an earlier run, such as `result.best`, or the `tinker://` path of a saved state.
+                Its base model, rank and layers must be the plan's: `plan.pin(rank=...)`.
+
+        Raises:
+            RunError: it is no saved state, or (from `start`) not one of this plan's adapter.
+        """
+        return attrs.evolve(self, origin=checkpoint)
 
     def schedule(self, shape: str = "linear", *, warmup: float = 0.03, decay: float = 0.2) -> Self:
         """Return a copy whose learning rate moves like this, replacing any schedule.

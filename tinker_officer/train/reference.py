@@ -1,7 +1,7 @@
 """Log-probabilities under the weights that training began with: computed once, kept in the run's folder.
 
-They are those of the base model: a fresh adapter changes nothing. So they are the same however often a run is
-resumed, and never those of the weights that a checkpoint holds.
+They are those of the base model, or of the checkpoint that the run was told to start from. So they are the
+same however often a run is resumed, and never those of the weights that its own checkpoints hold.
 """
 
 # ruff: noqa: N806 - names carry their axes (house rule 5)
@@ -9,7 +9,8 @@ resumed, and never those of the weights that a checkpoint holds.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ import numpy as np
 
 from tinker_officer._journal import Journal
 from tinker_officer.train.objective import Floats, array
+from tinker_officer.train.origin import initial_sampler
+from tinker_officer.train.source import Scene
 
 
 if TYPE_CHECKING:
@@ -31,11 +34,11 @@ class Reference:
     """The summed log-probability of each datum's answer, by what the datum holds.
 
     Args:
-        client: samples from the reference.
+        open: returns a client that samples from the reference; asked for once something is not known yet.
         path: the file that they are kept in.
     """
 
-    client: tinker.SamplingClient
+    open: Callable[[], tinker.SamplingClient]
     path: Path
     _known: dict[str, float] = attrs.field(init=False, factory=dict)
     _journal: Journal = attrs.field(init=False)
@@ -44,11 +47,14 @@ class Reference:
         self._journal = Journal(self.path)
         self._known = {record["datum"]: record["logprob"] for record in self._journal}
 
+    @cached_property
+    def _client(self) -> tinker.SamplingClient:
+        return self.open()
+
     @classmethod
-    def base(cls, service: tinker.ServiceClient, base_model: str, folder: Path) -> Reference:
-        """Return the reference of a run that began with a fresh adapter on `base_model`."""
-        client = service.create_sampling_client(base_model=base_model).result()
-        return cls(client, folder / REFERENCE)
+    def of(cls, scene: Scene, base_model: str, origin: str | None) -> Reference:
+        """Return the reference of a run that started from `origin`; None is a fresh adapter."""
+        return cls(partial(initial_sampler, scene.service, base_model, origin), scene.folder.path / REFERENCE)
 
     def __call__(self, datums: Sequence[tinker.Datum]) -> Floats:
         """Return the weighted sum of each datum's log-probabilities, nats, shape `(D,)`.
@@ -57,7 +63,7 @@ class Reference:
         """
         keys = [_key(datum) for datum in datums]
         asked = {
-            key: (datum, self.client.compute_logprobs(full_sequence(datum)))
+            key: (datum, self._client.compute_logprobs(full_sequence(datum)))
             for key, datum in zip(keys, datums, strict=True)
             if key not in self._known
         }

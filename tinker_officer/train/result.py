@@ -182,7 +182,8 @@ def _training(run: dict[str, Any]) -> dict[str, Any]:
     layers = {key: plan[key] for key in ("base_model", "seed", "train_mlp", "train_attn", "train_unembed")}
     numbers_of = ("objective", "schedule", "optimizer", "data_seed", "early_stop", "guard")
     method = {key: run[key] for key in numbers_of}
-    return {**asked, **numbers, **layers, **method}
+    began = {key: run[key] for key in ("start_from",) if key in run}
+    return {**asked, **numbers, **layers, **method, **began}
 
 
 def _best(checkpoints: tuple[Checkpoint, ...], run: dict[str, Any], files: RunFolder) -> Checkpoint:

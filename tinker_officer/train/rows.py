@@ -73,6 +73,7 @@ class Preferring:
     """Writes pairs, for DPO: the chosen answer, then the rejected one."""
 
     base_model: str
+    origin: str | None
     renderer: Any
     max_length: int | None
     too_long: TooLong
@@ -80,7 +81,7 @@ class Preferring:
 
     def opened(self, scene: Scene) -> None:
         """Open the reference: the weights that training began with."""
-        self._reference = Reference.base(scene.service, self.base_model, scene.folder.path)
+        self._reference = Reference.of(scene, self.base_model, self.origin)
 
     def datums(self, row: Any) -> tuple[tinker.Datum, ...] | None:
         """Return a pair's two datums."""
@@ -162,7 +163,7 @@ class DataRows:
             pairs = measure_pairs(data, plan.base_model, **rules)
             used, limit = pairs.used, pairs.max_length
             if isinstance(objective, Dpo):
-                writer = Preferring(plan.base_model, renderer, limit, plan.too_long)
+                writer = Preferring(plan.base_model, run.origin, renderer, limit, plan.too_long)
             else:
                 writer = Scoring(Question.of(renderer, max_length=limit))
         elif isinstance(objective, Sft):

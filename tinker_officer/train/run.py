@@ -48,6 +48,7 @@ class Run(Methods):
             `distill(...)` change it.
         given: what is trained on, where the plan has no data of its own: a cookbook dataset, or
             environments.
+        origin: the saved state that training starts from, if any; `start_from(...)` changes it.
         decay: how the learning rate moves; `schedule(...)` changes it.
         adam: the optimizer; `optimizer(...)` changes it.
         saving: when checkpoints are saved; `checkpoint(...)` changes it.
@@ -111,6 +112,7 @@ class Run(Methods):
                 "layers": list(self.evaluation.layers),
                 "beside": self.evaluation.beside,
             }
+        began = {} if self.origin is None else {"start_from": self.origin}
         return {
             "kind": _KIND,
             "format": _FORMAT,
@@ -126,6 +128,7 @@ class Run(Methods):
             "budget": attrs.asdict(self.limits),
             "pipeline": attrs.asdict(self.submission),
             "data_seed": self.data_seed,
+            **began,
         }
 
     def to_json(self) -> str:
@@ -181,6 +184,7 @@ class Run(Methods):
             name=spec["name"],
             objective=objectives.from_dict(spec["objective"]),
             given=None if planned is not None else data,
+            origin=spec.get("start_from"),
             decay=Schedule.from_dict(spec["schedule"]),
             adam=Adam(**spec["optimizer"]),
             saving=Saving(**spec["checkpoint"]),
@@ -226,6 +230,7 @@ class Run(Methods):
         rows: list[tuple[str, object]] = [
             ("base model", plan.base_model),
             ("adapter", f"LoRA rank {plan.rank}, seed {plan.seed}"),
+            ("starts from", self.origin or "a fresh adapter"),
             ("data", self._amount()),
             ("order", f"shuffled by seed {self.order_seed} each epoch"),
             ("steps", f"{steps} of batch {plan.batch_size}, {plan.epochs} epochs"),

@@ -17,6 +17,7 @@ from tinker_officer.train.batches import Batches
 from tinker_officer.train.budget import carried_over
 from tinker_officer.train.checkpoints import CheckpointLog, Saved
 from tinker_officer.train.folder import RunFolder
+from tinker_officer.train.origin import begin
 from tinker_officer.train.waiting import Waiter, apart
 
 
@@ -70,19 +71,8 @@ def open_session(
             log.withdraw(gone, "taken back by a guard")
     client, saved = _load(log, service, metadata, wait)
     if client is None:
-        plan = run.plan
         with refusal.noted():
-            new = partial(
-                service.create_lora_training_client,
-                plan.base_model,
-                rank=plan.rank,
-                seed=plan.seed,
-                train_mlp=plan.train_mlp,
-                train_attn=plan.train_attn,
-                train_unembed=plan.train_unembed,
-                user_metadata=metadata,
-            )
-            client = wait(apart(new), "the new adapter", step=0)
+            client = wait(apart(partial(begin, run, service, metadata)), "the new adapter", step=0)
     done = saved.step if saved else 0
     carried = carried_over(folder, done)
     folder.roll_back(done)
