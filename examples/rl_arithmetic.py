@@ -51,7 +51,7 @@ def shown(base: str, *, steps: int = 150, copies: int = 16) -> Run:
     return Run(plan.pin(batch_size=BATCH, learning_rate=1e-2, rank=RANK), name="shown")
 
 
-def rewarded(base: str, first: RunResult, *, steps: int = 60, group_size: int = 16) -> Run:
+def rewarded(base: str, first: RunResult, *, steps: int = 40, group_size: int = 16) -> Run:
     """Return a run on rewards for the same sums, from the last weights of `first`."""
     renderer = renderer_for(base)
     groups = [
@@ -59,7 +59,7 @@ def rewarded(base: str, first: RunResult, *, steps: int = 60, group_size: int = 
         for x, y in SUMS
     ]
     plan = LoRAPlan.for_(base).rl(steps * len(groups) * group_size, group_size=group_size)
-    run = Run(plan.pin(batch_size=len(groups), learning_rate=2e-3, rank=RANK), name="sums")
+    run = Run(plan.pin(batch_size=len(groups), learning_rate=1e-3, rank=RANK), name="sums")
     return run.rl(groups, max_tokens=2).start_from(first.final)
 
 
