@@ -3,7 +3,7 @@
     nox -s quickstart    set up, then the main job on real data (about seven minutes)
     nox -s tests         set up, then every test
 
-The rest: lint, types, coverage, docs, bench, soak. All installs go through `constraints.txt`, the set we tested.
+The rest: lint, types, coverage, docs, bench, soak. Installs go through `constraints.txt`, the set we tested.
 """
 
 from __future__ import annotations
