@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 
-_ID = re.compile(rb'"request_id":\s*"([0-9a-f]+)"')
+ID = re.compile(rb'"request_id":\s*"([0-9a-f]+)"')
 _WORK = (b"/forward_backward", b"/optim_step")
 
 
@@ -42,11 +42,9 @@ class Watched(_tests_wire()):  # type: ignore[misc] - read from a file, since th
         if b" 200" not in head:  # not ready, or refused: asked again
             return answer
         if path.endswith(_WORK):
-            if found := _ID.search(answer):
+            if found := ID.search(answer):
                 self._asked[found[1]] = path.endswith(b"/optim_step"), began
-        elif (
-            path.endswith(b"/retrieve_future") and (found := _ID.search(request)) and found[1] in self._asked
-        ):
+        elif path.endswith(b"/retrieve_future") and (found := ID.search(request)) and found[1] in self._asked:
             optimizes, since = self._asked.pop(found[1])
             self.work.append((optimizes, since, time.monotonic()))
         return answer
