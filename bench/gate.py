@@ -1,6 +1,6 @@
 """Simulate how often a gate passes a model that is exactly as bad as the margin forbids: nominal 2.5 %.
 
-    python bench/gate.py              # 20,000 simulations a cell, about a minute
+    python bench/gate.py              # 20,000 simulations a cell, three minutes
     python bench/gate.py --write      # the table goes into docs/explanation/gate.md too
 
 Every cell draws models whose true damage equals the margin. For each draw of regressions and improvements,
@@ -109,7 +109,7 @@ def report(draws: int) -> str:
                 cells.append(f"{ours:.2%} ({theirs:.2%})")
             rows.append(f"| {n} | {discordance:g} | " + " | ".join(cells) + " |")
     means = []
-    for n in (20, 50, 200):
+    for n in (20, 25, 50, 200):
         found = [mean_cell(n, shape, 0.05, draws=draws, rng=rng) for shape in SHAPES]
         means.append(f"| {n} | " + " | ".join(f"{ours:.2%} ({theirs:.2%})" for ours, theirs in found) + " |")
     title = (

@@ -1,28 +1,37 @@
 """Measure the registry: durable events a second from 16 processes, and questions at 100,000 versions.
 
-    python bench/registry.py                          # SQLite, about four minutes
-    python bench/registry.py --writers-only           # half a minute
-    python bench/registry.py --scratch /data/scratch  # on the disk that you mean to use
+    python bench/registry.py writers                    # half a minute
+    python bench/registry.py search                     # current, search and opening; two minutes
+    python bench/registry.py verify                     # a minute and a half
+    python bench/registry.py                            # all three
+    python bench/registry.py writers --at /data/scratch # on the disk that you mean to use
 
-The large registry is made by the registry's own code, in a few large transactions. The scores go straight
-into the index, as the scorecards that would bring them are not what is measured.
+With `--write` a part's table goes into docs/explanation/registry.md too. With `--at` the large registry stays
+in that folder, and is used again. It is made by the registry's own code, in a few large transactions; the
+scores go straight into the index, as the scorecards that would bring them are not what is measured. Beside
+the writers stand as many that do nothing but insert a row a transaction, as durably: what the disk allows.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 
+import _page
+
 from tinker_officer._digest import digest
-from tinker_officer.registry import catalogue, reads, writes
+from tinker_officer.registry import catalogue, writes
 from tinker_officer.registry.registry import Registry
+from tinker_officer.registry.sqlite import settle
 from tinker_officer.registry.values import version_id
 
 
@@ -32,13 +41,14 @@ VERSIONS = 100_000
 QUERIES = (
     "base_model = 'Qwen/Qwen3-8B' AND evals.gsm8k.accuracy > 0.6",
     "evals.gsm8k.accuracy > 0.999",
-    "NOT evals.gsm8k.accuracy > 0.001",
     "name = 'model-7' AND (lora.rank = 64 OR evals.mmlu.accuracy < 0.1)",
     "created > '2020-01-01' AND notes LIKE '%99999%'",
+    "NOT evals.gsm8k.accuracy > 0.001",
+    "NOT evals.rare.accuracy > 0.001",
 )
 
 
-def write_for(path: Path, name: str, seconds: float, out: int) -> None:
+def move_versions(path: Path, name: str, seconds: float, out: int) -> None:
     """Move two versions in and out of staging until the time is up; tell of every durable event by a byte."""
     registry = Registry.open(path)
     versions = []
@@ -52,18 +62,28 @@ def write_for(path: Path, name: str, seconds: float, out: int) -> None:
         os.write(out, b"p")
 
 
-def writers(folder: Path, count: int, seconds: float) -> None:
-    """Let `count` processes write at once, and hold what they were promised against what is there."""
-    path = folder / "writers.db"
-    Registry.open(path)
+def insert_rows(path: Path, name: str, seconds: float, out: int) -> None:
+    """Add a row of an event's size in a transaction of its own, as durably, until the time is up."""
+    with closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as connection:
+        settle(connection)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("INSERT INTO bare (body) VALUES (?)", (name.ljust(1000),))
+            connection.execute("COMMIT")
+            os.write(out, b"i")
+
+
+def at_once(work: Callable[[Path, str, float, int], None], path: Path) -> tuple[int, float]:
+    """Let the processes work on `path` at once; return how many bytes they wrote in all, and a second."""
     read_end, write_end = os.pipe()
     children = []
     begin = time.monotonic()
-    for number in range(count):
+    for number in range(WRITERS):
         child = os.fork()
         if child == 0:
             os.close(read_end)
-            write_for(path, f"writer{number}", seconds, write_end)
+            work(path, f"writer{number}", SECONDS, write_end)
             os._exit(0)
         children.append(child)
     os.close(write_end)
@@ -72,15 +92,41 @@ def writers(folder: Path, count: int, seconds: float) -> None:
         acknowledged += len(block)
     for child in children:
         os.waitpid(child, 0)
-    taken = time.monotonic() - begin
+    return acknowledged, acknowledged / (time.monotonic() - begin)
+
+
+def writers(folder: Path) -> str:
+    """Let processes write at once, and hold what they were promised against what is there."""
+    path, bare = folder / "writers.db", folder / "bare.db"
+    Registry.open(path)
+    with closing(sqlite3.connect(bare)) as connection:
+        connection.execute("CREATE TABLE bare (id INTEGER PRIMARY KEY, body TEXT)")
+    acknowledged, rate = at_once(move_versions, path)
     found = Registry.open(path).verify()
-    lost = acknowledged - found.entries
-    rate = f"{acknowledged / taken:,.0f} durable events/s"
-    print(f"{count} writers: {rate}, {found.entries:,} events, {lost} lost")
+    assert found.entries == acknowledged, (found, acknowledged)
+    _, floor = at_once(insert_rows, bare)
+    rows = [
+        (
+            f"{WRITERS} processes writing, durable events",
+            f"{rate:,.0f}/s, none of {acknowledged:,} lost",
+            "300/s",
+        ),
+        (f"{WRITERS} processes that each insert a row and do nothing else", f"{floor:,.0f}/s", ""),
+    ]
+    return table(rows)
 
 
-def fill(path: Path, versions: int) -> Registry:
-    """Make a registry of `versions` versions and as many moves: two events each."""
+def large(folder: Path) -> Registry:
+    """Return a registry of 100,000 versions and as many moves, two events each, made unless it is there."""
+    path, draft = folder / "large.db", folder / "draft.db"
+    if not path.exists():
+        fill(draft, VERSIONS)
+        draft.rename(path)
+    return Registry.open(path)
+
+
+def fill(path: Path, versions: int) -> None:
+    """Make a registry of `versions` versions and as many moves."""
     registry = Registry.open(path)
     database = registry._database
     for start in range(0, versions, 10_000):
@@ -106,19 +152,25 @@ def fill(path: Path, versions: int) -> Registry:
                     for name, step in (("gsm8k", 7919), ("mmlu", 104729))
                     for what, value in (("accuracy", number * step % 100_000 / 100_000), ("n", 200))
                 ]
+                if number % 1000 == 0:
+                    figures.append(("evals.rare.accuracy", 0.5))
                 catalogue._add(connection, place, figures)
-    return registry
 
 
-def median_ms(call: Callable[[], object], repeats: int = 40) -> str:
-    """Return the median and the worst of `repeats` calls, in milliseconds."""
+def taken(call: Callable[[], object], repeats: int = 40) -> str:
+    """Return the median and the worst of `repeats` calls."""
     call()
     times = []
     for _ in range(repeats):
         begin = time.perf_counter()
         call()
         times.append(1000 * (time.perf_counter() - begin))
-    return f"median {statistics.median(times):.2f} ms, worst {max(times):.2f} ms"
+    return shown(times)
+
+
+def shown(times: list[float]) -> str:
+    """Return the median and the worst of some times in milliseconds."""
+    return f"{statistics.median(times):.3g} ms ({max(times):.3g} ms)"
 
 
 def opening(path: Path) -> str:
@@ -130,34 +182,56 @@ def opening(path: Path) -> str:
     )
     command = [sys.executable, "-c", code, str(path)]
     times = [1000 * float(subprocess.check_output(command, text=True)) for _ in range(7)]
-    return f"median {statistics.median(times):.1f} ms, worst {max(times):.1f} ms"
+    return shown(times)
+
+
+def searches(folder: Path) -> str:
+    """Ask what a user asks."""
+    registry = large(folder)
+    rows = [("`current()`", taken(lambda: registry.current("staging", name="model-7")), "2 ms")]
+    rows += [
+        (f"`search`: `{query}`", taken(lambda query=query: registry.search(query)), "50 ms")
+        for query in QUERIES
+    ]
+    by_score = "evals.gsm8k.accuracy desc"
+    rows.append(
+        (f"`search`, ordered: `{by_score}`", taken(lambda: registry.search(order_by=by_score)), "50 ms")
+    )
+    rows.append(("opening, beside the import", opening(folder / "large.db"), "50 ms"))
+    return table(rows)
+
+
+def verifying(folder: Path) -> str:
+    """Verify every entry and row."""
+    registry = large(folder)
+    entries = registry.verify().entries
+    return table([(f"`verify()` of {entries:,} events", taken(registry.verify, 7), "1000 ms")])
+
+
+def table(rows: Iterable[tuple[str, ...]]) -> str:
+    """Return what was measured as Markdown, with the machine."""
+    machine = f"{_page.machine()}, SQLite {sqlite3.sqlite_version}"
+    head = [f"{machine}:", "", "| | median (worst) | wanted |", "| --- | ---: | ---: |"]
+    return "\n".join([*head, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+PARTS = {"writers": writers, "search": searches, "verify": verifying}
 
 
 def main() -> None:
-    """Measure, and print a line a figure."""
+    """Measure, print the tables, and write them into the page if asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--scratch", type=Path, default=None)
-    parser.add_argument("--writers-only", action="store_true")
-    parser.add_argument("--versions", type=int, default=VERSIONS)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="all, if none is named")
+    parser.add_argument("--at", type=Path, default=None, help="the folder to measure in")
+    parser.add_argument("--write", action="store_true")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=asked.scratch) as scratch:
-        folder = Path(scratch)
-        writers(folder, WRITERS, SECONDS)
-        if asked.writers_only:
-            return
-        begin = time.monotonic()
-        registry = fill(folder / "large.db", asked.versions)
-        size = (folder / "large.db").stat().st_size
-        print(f"{asked.versions:,} versions made in {time.monotonic() - begin:.0f} s, {size / 1e6:.0f} MB")
-        print(f"current(): {median_ms(lambda: registry.current('staging', name='model-7'))}")
-        for query in QUERIES:
-            print(f"search {query}: {median_ms(lambda query=query: registry.search(query))}")
-        by_score = "evals.gsm8k.accuracy desc"
-        print(f"search, ordered by a score: {median_ms(lambda: registry.search(order_by=by_score))}")
-        print(f"verify() of {registry.verify().entries:,} events: {median_ms(registry.verify, 5)}")
-        print(f"open: {opening(folder / 'large.db')}")
-        with registry._database.read() as connection:
-            assert reads.current(connection, "staging", "model-7") is not None
+    with tempfile.TemporaryDirectory(dir=asked.at) as scratch:
+        for part in asked.parts or PARTS:
+            at = Path(scratch) if part == "writers" or asked.at is None else asked.at
+            found = PARTS[part](at)
+            print(f"{part}: {found}\n")
+            if asked.write:
+                _page.write("registry", "registry", found, part=part)
 
 
 if __name__ == "__main__":

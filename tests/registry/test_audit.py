@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -101,11 +103,32 @@ def test_rows_hashed_by_other_processes_agree_and_an_edit_shows(recorded, monkey
     database = recorded._database
     with database.read() as connection:
         assert bulk.agreed(connection, "", database.uri(connection)).entries == recorded.verify().entries
-        assert bulk.agreed(connection, "", "file:/nowhere?mode=ro") is None  # they fail: one by one it goes
+        # They fail, and all is hashed here.
+        assert bulk.agreed(connection, "", "file:/nowhere?mode=ro").entries == recorded.verify().entries
     tamper(recorded, "UPDATE moves SET channel = 'production' WHERE seq = 2")
     with database.read() as connection:
         assert bulk.agreed(connection, "", database.uri(connection)) is None
     with pytest.raises(RegistryError, match=r"moves row 2 was changed"):
+        recorded.verify()
+
+
+def test_where_no_process_can_start_the_rows_are_hashed_here(recorded, monkeypatch):
+    """With no file handle left for a pipe, the log still verifies, and an edit still shows."""
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(bulk, "LARGE", 0)
+    entries = recorded.verify().entries
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with Path(os.devnull).open() as free:
+        few = free.fileno() + 2  # for the database, and to look at its journal
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, hard))
+    try:
+        with recorded._database.read(), pytest.raises(OSError, match="Too many open"), bulk._apart("", ""):
+            pytest.fail("a process could be started")
+        assert recorded.verify().entries == entries
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    tamper(recorded, "UPDATE moves SET channel = 'production' WHERE seq = 2")
+    with pytest.raises(RegistryError, match="moves row 2 was changed"):
         recorded.verify()
 
 

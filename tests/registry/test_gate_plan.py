@@ -57,15 +57,16 @@ def test_a_margin_that_the_plan_calls_decidable_is_decided_as_often_as_it_says(n
     assert np.mean(passed) > 0.75
 
 
-def test_the_planned_margin_of_an_nll_is_decided_as_often_as_it_says():
-    """Fifty paired differences with the assumed spread show the planned margin in about 80 % of runs."""
+@pytest.mark.parametrize(("n", "at_least"), [(25, 0.65), (50, 0.72)])
+def test_the_planned_margin_of_an_nll_is_decided_as_often_as_it_says(n, at_least):
+    """Paired differences with the assumed spread show the planned margin in about 80 % of runs, few in 70."""
     gate = Gate.not_worse(margin=0.5)
-    line = gate.plan(suite(), power=0.6).lines[0]  # two guardrails share what is left: 80 % each
+    line = gate.plan(suite(held_out=n), power=0.6).lines[0]  # two guardrails share what is left: 80 % each
     rng = np.random.default_rng(2)
-    passed = [wary_difference(np.zeros(50), rng.normal(0, 0.2, 50)).high <= line.tells for _ in range(1000)]
-    assert 0.72 < np.mean(passed) < 0.85
+    passed = [wary_difference(np.zeros(n), rng.normal(0, 0.2, n)).high <= line.tells for _ in range(600)]
+    assert at_least < np.mean(passed) < 0.85
     assert gate.plan(suite(held_out=19)).lines[0].decides is False
-    assert Gate.not_worse(margin=line.tells).plan(suite(), power=0.6).lines[0].n_needed == 50
+    assert Gate.not_worse(margin=line.tells).plan(suite(), power=0.6).lines[0].n_needed == n
 
 
 def test_an_anchor_doubles_what_must_pass_and_so_the_items_needed():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 
 import attrs
+import numpy as np
 import pytest
 
-from tinker_officer import LocalEngine
 from tinker_officer.errors import RegistryError
 from tinker_officer.registry.gate import Gate
 from tinker_officer.registry.registry import Registry
@@ -98,29 +99,63 @@ def test_the_front_matter_is_what_the_hub_reads(told, registry):
 
 
 @pytest.mark.slow
-def test_a_trained_adapter_leaves_in_peft_format_with_its_digests(registry, tiny_model, tmp_path, result):
-    """The cookbook converts it, PEFT's files are there, and the record holds their SHA-256."""
-    with LocalEngine(root=tmp_path / "store") as engine:
-        client = (
-            engine.service_client().create_lora_training_client(base_model=str(tiny_model), rank=4).result()
-        )
-        sampler = client.save_weights_for_sampler("w").result().path
-    (stored,) = (tmp_path / "store").rglob("sampler_weights/w")
+def test_a_trained_adapter_leaves_in_peft_format_and_says_the_same_there(
+    registry, engine, tiny_model, tmp_path, result, monkeypatch
+):
+    """Downloaded and converted by the cookbook, PEFT's model gives the engine's log-probabilities."""
+    import peft
+    import tinker
+    import torch
+    import transformers
+
+    tokens = list(range(3, 20))
+    weights = dict.fromkeys(("weights",), tinker.TensorData.from_numpy(np.ones(16, np.float32)))
+    target = tinker.TensorData.from_numpy(np.array(tokens[1:]))
+    datum = tinker.Datum(
+        model_input=tinker.ModelInput.from_ints(tokens[:-1]),
+        loss_fn_inputs=weights | {"target_tokens": target},
+    )
+    service = engine.service_client()
+    client = service.create_lora_training_client(base_model=str(tiny_model), rank=4).result()
+    before = _logprobs(client, datum)
+    for _ in range(3):
+        client.forward_backward([datum], "cross_entropy").result()
+        client.optim_step(tinker.AdamParams(learning_rate=0.02)).result()
+    asked = _logprobs(client, datum)
+    assert np.abs(asked - before).max() > 0.01
+
+    sampler, state = client.save_weights_for_sampler("w").result().path, client.save_state("s").result().path
     run = attrs.evolve(result(), base_model=str(tiny_model))
-    best = attrs.evolve(run.best, sampler_path=sampler, base_model=str(tiny_model))
+    best = attrs.evolve(run.best, sampler_path=sampler, state_path=state, base_model=str(tiny_model))
     version = registry.register(attrs.evolve(run, best=best), name="m")
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError):
         registry.export_peft(version, to=tmp_path / "peft", adapter=tmp_path / "empty")
-    folder = registry.export_peft(version, to=tmp_path / "peft", adapter=stored, actor="ada")
-    assert json.loads((folder / "adapter_config.json").read_text())["r"] == 4
+    monkeypatch.setenv("TINKER_API_KEY", engine.token)
+    folder = registry.export_peft(version, to=tmp_path / "peft", base_url=engine.base_url, actor="ada")
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["empty", "peft"]
+
+    base = transformers.AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    model = peft.PeftModel.from_pretrained(base, str(folder))
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([tokens[:-1]])).logits[0].log_softmax(-1)
+    given = logits.gather(1, torch.tensor(tokens[1:])[:, None])[:, 0].numpy()
+    np.testing.assert_allclose(given, asked, atol=1e-4)
+
     move = registry.history("m")[-1]
     assert move.kind == "exported"
-    assert len(move.detail["files"]["adapter_model.safetensors"]["sha256"]) == 64
+    found = hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
+    assert move.detail["files"]["adapter_model.safetensors"]["sha256"] == found
     with pytest.raises(RegistryError, match="written over"):
-        registry.export_peft(version, to=folder, adapter=stored)
+        registry.export_peft(version, to=folder)
     with pytest.raises(RegistryError, match="no adapter"):
         registry.export_peft(registry.register("tiny"), to=tmp_path / "other")
+
+
+def _logprobs(client, datum):
+    """What the engine's model says of each target."""
+    (found,) = client.forward([datum], "cross_entropy").result().loss_fn_outputs
+    return found["logprobs"].to_numpy()
 
 
 def test_the_head_is_written_after_the_log_was_verified(told, tmp_path):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import operator
 import sqlite3
 from contextlib import closing
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tinker_officer.errors import RegistryError
+from tinker_officer.registry import search
 from tinker_officer.registry.gate import Gate
 from tinker_officer.registry.query import Both, Compare, Either, Not, parse, parse_order
 from tinker_officer.registry.registry import Registry
@@ -224,6 +226,61 @@ def test_and_binds_tighter_than_or_and_not_tightest():
     assert parse("step=1 or step=2 AND not step=3") == Either((a, Both((b, Not(c)))))
     assert parse("  ") is None
     assert parse_order('evals."a.b".c DESC, name') == (("evals.a.b.c", True), ("name", False))
+
+
+FIGURES = {
+    "evals.all.accuracy": ((0.0,), (0.25,), (0.5,), (0.75,), (1.0,)),
+    "evals.some.accuracy": ((), (0.25,), (), (0.5,), (0.25,)),
+    "evals.x.y.accuracy": ((0.0, 1.0), (0.25,), (0.5,), (1.0,), ()),  # m@1 sat x.y and x/y
+}
+SIGNS = {
+    "=": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt,
+    ">=": operator.ge,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory, card, binary):
+    """Five versions, each with the figures that stand in its column of FIGURES."""
+    registry = Registry.open(tmp_path_factory.mktemp("scored") / "models.db")
+    for place in range(5):
+        evals = [
+            binary([1] * round(4 * value) + [0] * round(4 - 4 * value), name=name)
+            for key, values in FIGURES.items()
+            for value, name in zip(values[place], (key[6:-9], "x/y"), strict=False)
+        ]
+        registry.register(f"m{place}", card(*evals, target=f"m{place}"), name="m")
+    return registry
+
+
+def fits(tree, place):
+    """Say whether a version fits a query, without a database."""
+    if isinstance(tree, Not):
+        return not fits(tree.part, place)
+    if isinstance(tree, Compare):
+        return any(SIGNS[tree.sign](value, tree.value) for value in FIGURES[tree.field][place])
+    return (all if isinstance(tree, Both) else any)(fits(part, place) for part in tree.parts)
+
+
+QUARTERS = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])
+QUESTIONS = st.recursive(
+    st.builds(Compare, st.sampled_from(list(FIGURES)), st.sampled_from(list(SIGNS)), QUARTERS),
+    lambda inner: st.one_of(
+        st.builds(lambda a, b: Both((a, b)), inner, inner),
+        st.builds(lambda a, b: Either((a, b)), inner, inner),
+        st.builds(Not, inner),
+    ),
+    max_leaves=4,
+)
+
+
+@given(QUESTIONS, st.booleans())
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_query_finds_what_a_plain_filter_finds(scored, monkeypatch, tree, many):
+    """NOT among them: of figures that all have, that some have, and of one that a version has twice."""
+    monkeypatch.setattr(search, "_FEW", 1 if many else 5000)
+    expected = [f"m@{place + 1}" for place in range(5) if fits(tree, place)]
+    assert sorted(labels(scored.search(written(tree)))) == expected
 
 
 def test_an_empty_registry_finds_nothing_whatever_the_field(tmp_path):

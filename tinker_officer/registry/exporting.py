@@ -37,6 +37,9 @@ def weigh(path: Path) -> dict[str, Any]:
 def export_peft(version: Version, to: Path, *, base_url: str | None, adapter: Path | None) -> dict[str, Any]:
     """Write the adapter of a version in PEFT's format to the new folder `to`, and return its digests.
 
+    What is downloaded is the resumable checkpoint, where there is one: services no longer hand out the files
+    of the one for sampling, whose weights are the same.
+
     Args:
         version: whose adapter.
         to: a folder that is not there yet.
@@ -46,11 +49,12 @@ def export_peft(version: Version, to: Path, *, base_url: str | None, adapter: Pa
     Raises:
         RegistryError: the version has no adapter, `to` is there, or the cookbook cannot convert it.
     """
-    if not version.sampler_path:
+    path = version.state_path or version.sampler_path
+    if not path:
         raise RegistryError(
             "the version has no adapter to export",
             got=f"{version.label}, of {version.base_model}",
-            need="a version that was trained here, saved for sampling",
+            need="a version that was trained here",
             fix=f"print(registry.get({version.label!r}).explain())",
         )
     if to.exists():
@@ -68,13 +72,13 @@ def export_peft(version: Version, to: Path, *, base_url: str | None, adapter: Pa
         try:
             if source is None:
                 source = weights.download(
-                    tinker_path=version.sampler_path, output_dir=f"{scratch}/adapter", base_url=base_url
+                    tinker_path=path, output_dir=f"{scratch}/adapter", base_url=base_url
                 )
             weights.build_lora_adapter(
                 base_model=version.base_model, adapter_path=source, output_path=f"{scratch}/peft"
             )
         except Exception as error:
-            error.add_note(f"while exporting {version.label} ({version.sampler_path}) to {to}")
+            error.add_note(f"while exporting {version.label} ({path}) to {to}")
             raise
         Path(scratch, "peft").rename(to)  # whole, or not there
     return weigh(to)

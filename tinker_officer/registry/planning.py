@@ -210,11 +210,12 @@ class _Reach:
     def _tells_mean(self, n: int, among: int, confidence: float) -> float:
         """Return the difference of unbounded scores that `n` pairs show, if differences are normal.
 
-        The gate's interval is Student's, with one more item as far out as the farthest of n.
+        The gate's interval is Student's, with one to three more items as far out as the farthest of n.
         """
         from scipy.special import stdtrit
 
         from tinker_officer.stats.intervals import normal_quantile
+        from tinker_officer.stats.paired import added
         from tinker_officer.stats.power import smallest_detectable_mean
 
         if n < FEWEST_UNBOUNDED:
@@ -222,8 +223,10 @@ class _Reach:
         seen = smallest_detectable_mean(
             n, self.deviation, power=self.power, confidence=confidence, guardrails=among
         )
-        wider = float(stdtrit(n - 1, 0.5 + confidence / 2)) - normal_quantile(confidence)
-        return seen + self.deviation * (wider / math.sqrt(n) + normal_quantile(1 - 2 / n) / n)
+        far, more = normal_quantile(1 - 2 / n), added(n)  # the farthest of n, in standard deviations
+        half = float(stdtrit(n + more - 1, 0.5 + confidence / 2)) * math.sqrt(n + more * far**2) / (n + more)
+        plain = normal_quantile(confidence) / math.sqrt(n)
+        return seen + self.deviation * (half + more * far / (n + more) - plain)
 
     def _needed(self, spec: Spec, margin: float, among: int) -> int | None:
         from tinker_officer.stats.intervals import normal_quantile

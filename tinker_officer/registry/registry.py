@@ -296,7 +296,8 @@ class Registry(Records):
         Args:
             version: whose.
             to: a folder that is not there yet.
-            base_url: of the Tinker service to download from; the SDK's default when None.
+            base_url: of the Tinker service to download from, such as `engine.base_url`; the SDK's default
+                when None. Its key is read from `TINKER_API_KEY` (`engine.token`).
             adapter: a folder to which the checkpoint was downloaded already.
             actor: who exports it.
 

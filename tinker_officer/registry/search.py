@@ -15,7 +15,7 @@ from tinker_officer._text import nearest, table
 from tinker_officer.errors import RegistryError
 from tinker_officer.registry import reads
 from tinker_officer.registry.catalogue import COLUMNS, PREFIXES
-from tinker_officer.registry.query import Both, Compare, Either, Not, Query, parse, parse_order
+from tinker_officer.registry.query import Both, Compare, Not, Query, parse, parse_order
 from tinker_officer.registry.schema import catalogue, facts
 from tinker_officer.registry.values import Version
 from tinker_officer.registry.writes import iso
@@ -88,33 +88,46 @@ def search(connection: sa.Connection, text: str, *, order_by: str, limit: int, o
     return Page(found, offset, more=len(ids) > limit)
 
 
-def _condition(connection: sa.Connection, query: Query) -> sa.ColumnElement[bool]:
+def _condition(connection: sa.Connection, query: Query, *, holds: bool = True) -> sa.ColumnElement[bool]:
+    """Return that a query holds, or does not; a NOT is handed down to what it is said of."""
     if isinstance(query, Not):
-        return sa.not_(_condition(connection, query.part))
-    if isinstance(query, Both):
-        return sa.and_(*(_condition(connection, part) for part in query.parts))
-    if isinstance(query, Either):
-        return sa.or_(*(_condition(connection, part) for part in query.parts))
-    return _compared(connection, query)
+        return _condition(connection, query.part, holds=not holds)
+    if isinstance(query, Compare):
+        return _compared(connection, query, holds=holds)
+    parts = [_condition(connection, part, holds=holds) for part in query.parts]
+    return sa.and_(*parts) if isinstance(query, Both) == holds else sa.or_(*parts)
 
 
-def _compared(connection: sa.Connection, asked: Compare) -> sa.ColumnElement[bool]:
-    if asked.field == "created":
-        return _dated(asked)
-    if asked.field in COLUMNS:
-        kind = COLUMNS[asked.field]
-        _check_kind(asked, str if kind is str else float)
-        return _related(catalogue.c[asked.field], asked)
-    if asked.field == "channel":
-        return _deployed(connection, asked)
+def _compared(connection: sa.Connection, asked: Compare, *, holds: bool) -> sa.ColumnElement[bool]:
+    if asked.field in COLUMNS or asked.field == "channel":
+        found = _of_catalogue(connection, asked)
+        return found if holds else sa.not_(found)
     _check_known(connection, asked.field)
     is_text = isinstance(asked.value, str)
-    column = facts.c.text if is_text else facts.c.number
+    column, other = (facts.c.text, facts.c.number) if is_text else (facts.c.number, facts.c.text)
     value = _parent(connection, asked) if asked.field == "parent" else asked
-    fits = sa.and_(facts.c.key == asked.field, _related(column, value))
-    known = sa.select(facts.c.place).where(facts.c.key == asked.field, column.is_not(None)).limit(1)
+    mine = facts.c.key == asked.field
+    known = sa.select(facts.c.place).where(mine, column.is_not(None)).limit(1)
     if connection.scalar(known) is None and _has(connection, asked.field):
         _check_kind(asked, float if is_text else str)
+    # Where every version has one such value, those that do not fit are those that fit the opposite.
+    turned = not holds and _all_have_one(connection, asked.field, column, other)
+    related = _related(connection, column, value)
+    found = _with_fact(connection, sa.and_(mine, sa.not_(related) if turned else related))
+    return found if holds or turned else sa.not_(found)
+
+
+def _of_catalogue(connection: sa.Connection, asked: Compare) -> sa.ColumnElement[bool]:
+    if asked.field == "created":
+        return _dated(asked)
+    if asked.field == "channel":
+        return _deployed(connection, asked)
+    kind = COLUMNS[asked.field]
+    _check_kind(asked, str if kind is str else float)
+    return _related(connection, catalogue.c[asked.field], asked)
+
+
+def _with_fact(connection: sa.Connection, fits: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
     few = sa.select(facts.c.place).where(fits).limit(_FEW + 1).subquery()
     if (connection.scalar(sa.select(sa.func.count()).select_from(few)) or 0) <= _FEW:
         return catalogue.c.place.in_(sa.select(facts.c.place).where(fits))
@@ -122,10 +135,26 @@ def _compared(connection: sa.Connection, asked: Compare) -> sa.ColumnElement[boo
     return sa.exists().where(facts.c.place == catalogue.c.place, fits)
 
 
-def _related(column: Any, asked: Compare) -> sa.ColumnElement[bool]:
+def _all_have_one(connection: sa.Connection, key: str, column: Any, other: Any) -> bool:
+    """Return whether each version has exactly one fact of that key, in that column."""
+    mine = sa.select(facts.c.place).where(facts.c.key == key)
+    if connection.scalar(mine.where(column.is_(None)).limit(1)) is not None:
+        return False
+    each = mine.where(other.is_(None)).distinct().subquery()  # an index has these in order
+    counts = {
+        connection.scalar(sa.select(sa.func.count()).select_from(one))
+        for one in (catalogue, mine.subquery(), each)
+    }
+    return len(counts) == 1
+
+
+def _related(connection: sa.Connection, column: Any, asked: Compare) -> sa.ColumnElement[bool]:
     if asked.sign == "LIKE":
         _check_kind(asked, str)
-        return sa.func.lower(column).like(str(asked.value).lower(), escape="\\")
+        # SQLite's LIKE knows no case as it is, and `lower()` doubles what a search through all notes takes.
+        like = column.like if connection.dialect.name == "sqlite" else column.ilike
+        fitting: sa.ColumnElement[bool] = like(str(asked.value), escape="\\")
+        return fitting
     found: sa.ColumnElement[bool] = _SIGNS[asked.sign](column, asked.value)
     return found
 
