@@ -14,21 +14,19 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tinker_officer.engine import accounts, rest, wire
+from tinker_officer.engine.dispatch import Application, Endpoint, json_body
 from tinker_officer.engine.exports import encrypted, parse_recipients
-from tinker_officer.engine.fields import Fields, parse_object
+from tinker_officer.engine.fields import Fields
 from tinker_officer.engine.futures import Future
-from tinker_officer.engine.guard import refusal_body
 from tinker_officer.engine.openapi import description
 from tinker_officer.engine.records import TinkerPath
 from tinker_officer.engine.refusal import Refused
 from tinker_officer.engine.state import State
-from tinker_officer.errors import OfficerError
 
 
 _MOST_BETA = 0.999999  # as AdamSettings has it
 HOLD_S = 20.0  # the SDK gives up a poll after 45 s
 
-Endpoint = Callable[[Request], Awaitable[Response]]
 Handler = Callable[[State, dict[str, Any]], Awaitable[dict[str, Any]]]
 
 # What the SDK may leave to a bigger server. One connection carries what little this one has to say;
@@ -62,7 +60,7 @@ def build(state: State, *, on_startup: Callable[[], Awaitable[None]] | None = No
     def post(path: str, handler: Handler) -> Route:
         return Route(f"/api/v1/{path}", _json_endpoint(state, handler), methods=["POST"])
 
-    routes = [
+    routes: list[Route] = [
         Route("/api/v1/retrieve_future", _retrieve(state), methods=["POST"]),
         Route("/api/v1/forward_backward", _forward_backward(state), methods=["POST"]),
         post("optim_step", _optim_step),
@@ -82,14 +80,8 @@ def build(state: State, *, on_startup: Callable[[], Awaitable[None]] | None = No
         *rest.routes(state),
         *accounts.routes(state),
     ]
-    routes += [
-        Route("/openapi.json", _described(routes), methods=["GET"]),
-        Route("/{path:path}", _unknown, methods=["GET", "POST", "PUT", "DELETE", "PATCH"]),
-    ]
-    handlers: dict[Any, Any] = {OfficerError: _refuse, Exception: _broken}
-    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
-    app.router.redirect_slashes = False
-    return app
+    routes.append(Route("/openapi.json", _described(routes), methods=["GET"]))
+    return Application(routes, lifespan=lifespan)
 
 
 # -- requests that are answered at once
@@ -283,7 +275,7 @@ def _forward_backward(state: State) -> Endpoint:
 
 def _retrieve(state: State) -> Endpoint:
     async def endpoint(request: Request) -> Response:
-        body = await _body(request)
+        body = await json_body(request)
         request_id = Fields(body, "retrieve_future").text("request_id")
         reply = await state.futures.wait(request_id, HOLD_S)
         if reply is None:
@@ -321,31 +313,6 @@ def _only_adam(config: dict[str, Any] | None) -> None:
 
 def _json_endpoint(state: State, handler: Handler) -> Endpoint:
     async def endpoint(request: Request) -> Response:
-        return JSONResponse(await handler(state, await _body(request)))
+        return JSONResponse(await handler(state, await json_body(request)))
 
     return endpoint
-
-
-async def _body(request: Request) -> dict[str, Any]:
-    return parse_object(await request.body())
-
-
-async def _refuse(_request: Request, error: Exception) -> Response:
-    if isinstance(error, Refused):
-        return JSONResponse(refusal_body(error), status_code=error.status)
-    return JSONResponse({"error": str(error), "category": "user"}, status_code=400)
-
-
-async def _unknown(request: Request) -> Response:
-    raise Refused(
-        "the embedded engine does not do this",
-        got=f"{request.method} {request.url.path}"[:200],
-        need="a request that training, sampling or checkpoints need; see the reference of LocalEngine",
-        fix="tinker.ServiceClient() with a key of hosted Tinker",
-        status=404,
-    )
-
-
-async def _broken(_request: Request, error: Exception) -> Response:
-    # Not a 5xx: the SDK would send the request again for five minutes, and it would fail again.
-    return JSONResponse({"error": f"{type(error).__name__}: {error}", "category": "server"}, status_code=422)
