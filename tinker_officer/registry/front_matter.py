@@ -47,4 +47,5 @@ def front_matter(version: Version, cards: Sequence[Scorecard]) -> str:
 
 
 def _plain(text: str) -> str:
-    return _MARKUP.sub("_", text)
+    """Return text on one line, so that none of it can be taken for the end of the front matter."""
+    return _MARKUP.sub("_", "".join(letter if letter.isprintable() else " " for letter in text))
