@@ -38,7 +38,7 @@ def test_markdown_has_value_interval_and_notes() -> None:
     """A line an eval, and errors beside the figure."""
     text = to_markdown(made())
     assert "| gsm8k | accuracy | 3 | 0.5000 |" in text
-    assert "1 errors" in text
+    assert "1 error" in text
 
 
 def test_eval_results_are_what_the_hub_reads() -> None:

@@ -91,7 +91,7 @@ def test_a_grader_that_raises_costs_its_own_item_only(engine: LocalEngine, tiny_
     (item,) = [item for item in result.items if item.error]
     assert item.id == "case-3"
     assert "no three" in item.error
-    assert "1 errors" in result.notes()
+    assert "1 error" in result.notes()
 
 
 def test_a_coroutine_grades_and_fails_its_own_item_only(engine: LocalEngine, tiny_model: Path) -> None:

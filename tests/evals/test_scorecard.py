@@ -230,12 +230,13 @@ def test_evals_of_one_card_alone_are_listed_and_none_in_common_is_an_error() -> 
 
 
 def test_notes_reach_the_tables() -> None:
-    """Errors and truncated answers stand beside the figure."""
+    """Errors and truncated answers stand beside the figure, and the first error under the table."""
     items = (Item("a", 1.0, stop_reason="length"), Item("b", 0.0, error="boom"))
     noted = EvalResult.from_items(
         items, name="mine", layer="product", metric="score", settings={}, asked=2, bounds=(0.0, 1.0)
     )
-    assert noted.notes() == "1 errors, 1 cut off"
-    assert "1 errors, 1 cut off" in card(noted).table()
-    assert "mine, before: 1 errors, 1 cut off" in str(card(noted).compare(card(noted)))
+    assert noted.notes() == "1 error, 1 cut off"
+    assert "1 error, 1 cut off" in card(noted).table()
+    assert str(card(noted)).endswith("\nmine, item b: boom")
+    assert "mine, before: 1 error, 1 cut off" in str(card(noted).compare(card(noted)))
     assert json.loads(card(noted).to_json())["evals"][0]["items"]["error"] == ["", "boom"]

@@ -178,6 +178,15 @@ def test_what_cannot_be_evaluated_is_said(engine, held_out: Conversations, targe
         EvalSuite().nll(held_out).evaluate(target, on=engine, progress=False)
 
 
+@pytest.mark.parametrize("target", ["no/such-model", "tinker://gone/sampler_weights/x"])
+def test_what_the_service_does_not_have_is_said(engine, held_out: Conversations, target: str) -> None:
+    """In four parts, with the service's own words, and no trace of its protocol."""
+    with pytest.raises(EvalError, match="cannot be opened for evaluation") as refused:
+        EvalSuite().nll(held_out).evaluate(target, on=engine, progress=False)
+    assert target in refused.value.got
+    assert "Error code" not in refused.value.got
+
+
 def test_a_checkpoint_without_sampler_weights_is_said(engine, held_out: Conversations) -> None:
     """A checkpoint that was saved for resuming alone cannot be sampled."""
 

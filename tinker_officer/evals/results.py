@@ -194,7 +194,7 @@ class EvalResult:
         """Return what a reader of `value` must know: errors, truncation; empty when there is nothing."""
         counts = self.statuses()
         found = (
-            (counts["errored"], "errors"),
+            (counts["errored"], "error" if counts["errored"] == 1 else "errors"),
             (counts["unscored"], "unscored"),
             (counts["cancelled"], "not asked: decided before"),
             (self.truncated, "cut off"),

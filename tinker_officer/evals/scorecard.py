@@ -108,9 +108,14 @@ class Scorecard:
         return table(rows, header=("eval", "metric", "n", "value", "95 % interval", "notes"))
 
     def explain(self) -> str:
-        """Return the card as text: what was evaluated, and the table."""
+        """Return the card as text: what was evaluated, the table, and the first error of each eval."""
         head = f"{self.target}\n  base model {self.base_model}, renderer {self.renderer_name}, {self.created}"
-        return f"{head}\n\n{self.table()}"
+        failed = [
+            f"\n{result.name}, item {item.id}: {' '.join(item.error.split())}"
+            for result in self.evals
+            for item in [item for item in result.items if item.status in {"errored", "unscored"}][:1]
+        ]
+        return "\n".join([head, "", self.table(), *failed])
 
     def _repr_html_(self) -> str:
         from html import escape

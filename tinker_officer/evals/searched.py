@@ -67,7 +67,10 @@ class _Conversations:
 
     def said(self, rows: range) -> Iterator[Iterable[str]]:
         for row, messages in zip(rows, self.rows.plain_messages(rows), strict=True):
-            yield map(text_of, messages if messages is not None else self.rows[row].messages)
+            yield [
+                content if type(content := message["content"]) is str else text_of(message)
+                for message in (self.rows[row].messages if messages is None else messages)
+            ]
 
     def where(self, row: int) -> str:
         return self.rows.where(row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import tinker
     from tinker_cookbook.renderers import Renderer
 
+_SHOWN = 300
 _SENTENCE = "When the 3 old friends met again, nobody knew what to say; then they all laughed."
 
 
@@ -87,7 +89,7 @@ async def open_target(target: Any, on: On, renderer_name: str | None = None) -> 
         renderer_name: the renderer; else the target's own, else the base model's usual one.
 
     Raises:
-        EvalError: `target` is none of these, or has no weights for sampling.
+        EvalError: `target` is none of these, has no weights for sampling, or the service does not have it.
     """
     import tinker
 
@@ -135,13 +137,29 @@ def _path(target: Any) -> tuple[str, str | None]:
 
 
 async def _client(service: tinker.ServiceClient, name: str, base: str | None) -> tinker.SamplingClient:
+    import tinker
+
     client: tinker.SamplingClient
     try:
         if name.startswith("tinker://"):
             client = await service.create_sampling_client(model_path=name)
         else:
             client = await service.create_sampling_client(base_model=base)
+    except (tinker.BadRequestError, tinker.NotFoundError, tinker.RequestFailedError) as error:
+        raise EvalError(
+            f"{name!r} cannot be opened for evaluation",
+            got=_said(error),
+            need="a sampler path that the service still has, or a base model that it knows",
+            fix="suite.evaluate(result.best, on=engine)",
+        ) from error
     except Exception as error:
         error.add_note(f"while opening {name!r} for evaluation")
         raise
     return client
+
+
+def _said(error: Exception) -> str:
+    """Return what the service said of a refusal, on one line."""
+    body = getattr(error, "body", None)
+    said = str(body["error"] if isinstance(body, Mapping) and "error" in body else error)
+    return "; ".join(line.strip() for line in said.splitlines())[:_SHOWN]
