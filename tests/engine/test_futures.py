@@ -97,6 +97,22 @@ def test_too_many_waiting_requests_are_turned_away() -> None:
     asyncio.run(scenario())
 
 
+def test_a_request_that_waits_is_remembered_however_many_come_after_it() -> None:
+    """What was sent long ago and still waits is not done twice; what was answered long ago is forgotten."""
+
+    async def scenario() -> None:
+        futures = Futures(remembered=3)
+        slow, _ = futures.begin("slow", 1)
+        for number in range(20):
+            quick, _ = futures.begin("quick", number)
+            futures.finish(quick, reply())
+        assert futures.begin("slow", 1) == (slow, False)
+        assert futures.begin("quick", 19) == (quick, False)
+        assert futures.begin("quick", 2)[1]
+
+    asyncio.run(scenario())
+
+
 def test_forgetting_an_owner_wakes_who_waits_for_it() -> None:
     """When a session ends, those who wait for its answers are told that none will come."""
 
@@ -116,6 +132,7 @@ def test_forgetting_an_owner_wakes_who_waits_for_it() -> None:
         assert (len(futures), futures.waiting) == (0, 0)
         futures.finish(future, reply())
         assert futures.waiting == 0
+        assert futures.begin("model", 2)[1], "nothing is remembered of it"
 
     asyncio.run(scenario())
 

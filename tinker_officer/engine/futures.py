@@ -36,14 +36,15 @@ class Futures:
     """The table of promised answers. For the event loop's thread only.
 
     A request that comes twice (the SDK sends one again when a connection breaks) is done once: it is
-    known by its owner (a model or a sampler) and its number. An answer is kept until it is fetched, and
-    after that as long as there is room, so that a fetch that got lost can be repeated.
+    known by its owner (a model or a sampler) and its number, as long as the owner is there. An answer is
+    kept until it is fetched, and after that as long as there is room, so that a fetch that got lost can be
+    repeated.
 
     Args:
         waiting: how many requests may be unanswered at a time.
         fetched_bytes: how much answers that were fetched may take before the oldest go.
         unfetched_bytes: how much those that nobody fetched may take before the oldest go.
-        remembered: how many requests are remembered, so that they are not done twice.
+        remembered: how many requests are remembered, so that they are not done twice; and all that wait.
     """
 
     def __init__(
@@ -84,8 +85,8 @@ class Futures:
         self._waiting += 1
         if seq is not None:
             self._known[owner, seq] = future
-            while len(self._known) > self._remembered:
-                self._known.popitem(last=False)
+            if len(self._known) > self._remembered:
+                self._forget_oldest()
         return future, True
 
     def finish(self, future: Future, reply: Reply) -> None:
@@ -132,6 +133,8 @@ class Futures:
         unanswered = [future.id for future in theirs if not future.done.done()]
         for future in theirs:
             self._drop(future)
+        for known in [known for known in self._known if known[0] in owners]:  # none of them can come again
+            del self._known[known]
         return unanswered
 
     def close(self) -> None:
@@ -147,6 +150,12 @@ class Futures:
     def waiting(self) -> int:
         """How many requests have no answer yet."""
         return self._waiting
+
+    def _forget_oldest(self) -> None:
+        """Forget the oldest request, or put it last while it waits: its work must not be done twice."""
+        known, future = self._known.popitem(last=False)
+        if future.id in self._futures and not future.done.done():
+            self._known[known] = future
 
     def _hold(self, future: Future, *, fetched: bool) -> None:
         held = self._answered[fetched]
