@@ -170,7 +170,7 @@ def taken(call: Callable[[], object], repeats: int = 40) -> str:
 
 def shown(times: list[float]) -> str:
     """Return the median and the worst of some times in milliseconds."""
-    return f"{statistics.median(times):.3g} ms ({max(times):.3g} ms)"
+    return f"{statistics.median(times):.1f} ms ({max(times):.1f} ms)"
 
 
 def opening(path: Path) -> str:

@@ -142,6 +142,44 @@ def test_what_a_channel_a_parent_or_a_hold_needs_is_not_pruned(registry, result,
 
 
 @pytest.mark.slow
+def test_what_a_service_does_not_know_or_a_stop_left_half_done_is_deleted_next_time(
+    registry, engine, tiny_model, tmp_path, result
+):
+    """Another service deletes nothing and says so, the record stays; run again on the right one, all goes."""
+    import tinker
+
+    client = engine.service_client().create_lora_training_client(base_model=str(tiny_model), rank=4).result()
+    versions, states = [], []
+    for n in range(2):
+        states.append(client.save_state(f"s{n}").result().path)
+        sampler = client.save_weights_for_sampler(f"w{n}").result().path
+        run = result(fingerprint=str(n) * 64)
+        best = attrs.evolve(run.best, state_path=states[-1], sampler_path=sampler)
+        versions.append(registry.register(attrs.evolve(run, best=best), name="m"))
+    asked = {"delete": True, "actor": "ada", "reason": "disk"}
+    with LocalEngine(root=tmp_path / "another") as another:
+        done = registry.prune(another, **asked)
+    assert done.deleted == ()
+    assert set(done.failed) == {version.label for version in versions}
+    assert "knows no such training run" in str(done)
+    assert registry.versions("m") == tuple(versions)
+    rest = tinker.RestClient(base_url=engine.base_url, api_key=engine.token)
+    left = {one.tinker_path for one in rest.list_user_checkpoints().result().checkpoints}
+    assert left >= set(states)
+    with pytest.raises(RegistryError, match="checkpoint was deleted"):  # it may have been: nothing ships it
+        registry.promote(versions[0], to="staging", actor="ci")
+
+    rest.delete_checkpoint_from_tinker_path(states[0]).result()  # as if stopped between two deletions
+    done = registry.prune(engine, **asked)
+    assert set(done.deleted) == {version.label for version in versions}
+    assert not done.failed
+    left = {one.tinker_path for one in rest.list_user_checkpoints().result().checkpoints}
+    assert not left & {path for version in versions for path in (version.state_path, version.sampler_path)}
+    assert [move.kind for move in registry.history("m")] == ["pruning", "pruning", "pruned", "pruned"]
+    assert registry.prune().versions == ()
+
+
+@pytest.mark.slow
 def test_pruned_checkpoints_are_gone_and_their_versions_cannot_ship(registry, tiny_model, tmp_path, result):
     """On a real server: the files go, the record stays, and a pruned version is never promoted again."""
     with LocalEngine(root=tmp_path / "store") as engine:

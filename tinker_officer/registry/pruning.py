@@ -171,7 +171,11 @@ def _delete(rest: tinker.lib.public_interfaces.RestClient, version: Version) -> 
         try:
             rest.delete_checkpoint_from_tinker_path(path).result(timeout=_PATIENCE_S)
         except tinker.NotFoundError:
-            continue  # gone already: it expired, or we were stopped before this was recorded
+            # It expired, or we were stopped before its deletion was recorded; or this is another service.
+            try:
+                rest.get_training_run_by_tinker_path(path).result(timeout=_PATIENCE_S)
+            except Exception as error:  # noqa: BLE001 - as below
+                return f"{path}: the service knows no such training run ({error})"
         except Exception as error:  # noqa: BLE001 - whatever it was, the rest can still be deleted
             return f"{path}: {error}"
     return ""
