@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,6 +44,33 @@ def test_waiting_threads_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compute_environment(2)["OMP_WAIT_POLICY"] == "PASSIVE"
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     assert compute_environment(2)["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
+_PRODUCTS = """
+import resource, sys, torch
+from tinker_officer.engine.kernels import onednn_available, prepacked
+
+if not onednn_available() or not sys.platform.startswith("linux"):
+    sys.exit(print("none"))
+product = prepacked(torch.ones(64, 64))
+for rows in range(1, 1101):
+    product(torch.ones(rows, 64))
+    if rows == 400:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_kernels_of_many_shapes_do_not_pile_up() -> None:
+    """Products of ever new numbers of rows leave the process no larger than a few hundred of them did."""
+    environment = {**os.environ, **compute_environment(1)}
+    command = [sys.executable, "-c", _PRODUCTS]
+    found = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    if found == "none":
+        pytest.skip("no oneDNN, or ru_maxrss is not in kilobytes")
+    assert int(found) < 120_000  # 37,000 here, and 350,000 where all are kept
 
 
 def test_the_root_is_in_our_home_unless_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -118,12 +118,16 @@ class Settings:
 def compute_environment(threads: int) -> dict[str, str]:
     """Return the environment that the compute libraries read when they are loaded.
 
-    Threads that wait must sleep: spinning ones, on cores that others use too, slow decoding tenfold.
+    Threads that wait must sleep: spinning ones, on cores that others use too, slow decoding tenfold. And
+    oneDNN makes a kernel for every number of rows, a third of a megabyte each, of which it and torch would
+    keep 1,024: hundreds of megabytes after a while of sampling. With 256 it samples as fast.
     """
     return {
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         "KMP_BLOCKTIME": os.environ.get("KMP_BLOCKTIME", "0"),
+        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": os.environ.get("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256"),
+        "LRU_CACHE_CAPACITY": os.environ.get("LRU_CACHE_CAPACITY", "256"),  # torch's own of the same kernels
         "TOKENIZERS_PARALLELISM": "false",
     }
