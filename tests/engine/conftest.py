@@ -124,6 +124,19 @@ def data() -> list[Example]:
     ]
 
 
+@pytest.fixture
+def example() -> Callable[[int], Example]:
+    """Return a random example of a length, weighted."""
+
+    def make(length: int) -> Example:
+        rng = np.random.default_rng(length)
+        tokens, targets = rng.integers(3, VOCAB, length), rng.integers(3, VOCAB, length)
+        weights = rng.random(length).astype(np.float32) * (np.arange(length) >= 2)
+        return Example(tokens, {"target_tokens": targets, "weights": weights})
+
+    return make
+
+
 def finish(work: Generator[None, None, LossOutput]) -> LossOutput:
     """Run a forward_backward to its end."""
     while True:

@@ -110,13 +110,14 @@ def test_several_weight_files(oracle: Callable[..., Path], tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        ({"model_type": "gpt2"}, "'gpt2'"),
-        ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
-        ({"mlp_bias": True}, "mlp_bias"),
-        (
-            {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}},
-            "rope_type 'dynamic'",
-        ),
+        ({"model_type": "mamba"}, "'mamba'"),
+        ({"model_type": "t5"}, "an encoder and a decoder"),
+        ({"model_type": "gemma3"}, "images"),
+        ({"model_type": "qwen3_next"}, "'qwen3_next'"),
+        ({"quantization_config": {"quant_method": "awq"}}, "quantized"),
+        ({"model_type": "qwen3_moe", "decoder_sparse_step": 2}, "layers without experts"),
+        ({"model_type": "gpt2"}, "transformer.h.0"),
+        ({"mlp_bias": True}, "mlp.down_proj.bias"),
         ({"vocab_size": 98}, "(97, 32)"),
         ({"num_hidden_layers": 3}, "no model.layers.2"),
         ({"model_type": "no-such-model"}, "config.json"),

@@ -431,7 +431,7 @@ def test_a_failing_step_fails_its_requests_alone(
 ) -> None:
     """Whatever a step raises, out of memory say, fails the requests in it; the sampler goes on."""
     sampler = Sampler(base)
-    sampler.add("bad", SampleSpec(PROMPTS[0], max_tokens=9), trained)
+    sampler.add("bad", SampleSpec(PROMPTS[0], max_tokens=9, stop_tokens=()), trained)
     sampler.step()
     with monkeypatch.context() as patch:
         patch.setattr(

@@ -6,10 +6,14 @@ grow one after the other, so that the old and the new stand in memory together f
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own spelling
 
+from tinker_officer.engine.borrowed import Borrowed, Texts
 from tinker_officer.engine.decoder import Attend, packed_attention
 from tinker_officer.engine.models import BaseModel
 
@@ -73,7 +77,7 @@ class Cache:
             slab[:kept, :, :longest] = old[:kept, :, :longest]
             self._slabs[layer] = slab
 
-    def prefilling(self, lengths: tuple[int, ...], rows: list[tuple[int, int] | None]) -> Attend:
+    def prefilling(self, lengths: tuple[int, ...], rows: list[tuple[int, int] | None]) -> Attend | Texts:
         """Return packed attention that also stores each prompt in its rows.
 
         Args:
@@ -94,7 +98,7 @@ class Cache:
 
         return attend
 
-    def decoding(self) -> tuple[Tensor, Attend]:
+    def decoding(self) -> tuple[Tensor, Attend | Texts]:
         """Begin a step of one token for every row; return the new tokens' positions and the attention."""
         count = len(self.lengths)
         device, kv_heads = self._base.device, self._base.shape.kv_heads
@@ -121,3 +125,48 @@ class Cache:
             return mixed.reshape(count, -1)
 
         return positions, attend
+
+
+class RowCaches(Cache):
+    """transformers' own caches, one a row: those of a borrowed model."""
+
+    def __init__(self, base: Borrowed) -> None:
+        super().__init__(base)
+        self._borrowed = base
+        self._rows: list[Any] = []
+
+    def add(self, rows: int, tokens: int) -> int:
+        """Make room for `rows` more sequences of `tokens` tokens; return the first one's index."""
+        first = len(self.lengths)
+        self._rows += [None] * rows
+        self.lengths += [tokens] * rows
+        return first
+
+    def remove(self, row: int) -> None:
+        """Forget a row; the last row takes its index."""
+        self._rows[row], self.lengths[row] = self._rows[-1], self.lengths[-1]
+        del self._rows[-1], self.lengths[-1]
+
+    def prefilling(self, lengths: tuple[int, ...], rows: list[tuple[int, int] | None]) -> Texts:
+        """Return how to read prompts, each into its rows."""
+        caches = tuple(None if place is None else self._borrowed.new_cache() for place in rows)
+
+        def keep() -> None:
+            for cache, place in zip(caches, rows, strict=True):
+                if place is not None:
+                    first, count = place
+                    others = [copy.deepcopy(cache) for _ in range(count - 1)]
+                    self._rows[first : first + count] = [cache, *others]
+
+        return Texts(lengths, caches, keep)
+
+    def decoding(self) -> tuple[Tensor, Texts]:
+        """Begin a step of one token for every row; return the new tokens' positions and the rows."""
+        positions = torch.tensor(self.lengths, device=self._base.device)
+        self.lengths = [length + 1 for length in self.lengths]
+        return positions, Texts((1,) * len(self._rows), tuple(self._rows))
+
+
+def cache_for(base: BaseModel) -> Cache:
+    """Return an empty cache for a batch of sequences with one adapter."""
+    return RowCaches(base) if isinstance(base, Borrowed) else Cache(base)

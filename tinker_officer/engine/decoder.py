@@ -21,9 +21,11 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812 - torch's own spelling
 from torch.utils.checkpoint import checkpoint
 
+from tinker_officer.engine.borrowed import Borrowed, Texts
 from tinker_officer.engine.kernels import applied
 from tinker_officer.engine.models import BaseModel, Shape
-from tinker_officer.engine.projections import LayerProjections, Projections
+from tinker_officer.engine.packing import runs
+from tinker_officer.engine.projections import Hooked, LayerProjections, Projections
 
 
 # A row of more tokens keeps only the input of each layer, and computes the layer again in the backward pass:
@@ -36,7 +38,7 @@ Rotation = tuple[Tensor, Tensor]
 
 
 def hidden_states(
-    base: BaseModel, projections: Projections, tokens_N: Tensor, positions_N: Tensor, attend: Attend
+    base: BaseModel, projections: Projections, tokens_N: Tensor, positions_N: Tensor, attend: Attend | Texts
 ) -> Tensor:
     """Return the last hidden states after the final norm, shape `(N, hidden)`.
 
@@ -45,8 +47,12 @@ def hidden_states(
         projections: its linear layers, with or without an adapter.
         tokens_N: token ids, all sequences one after another.
         positions_N: the position of each token in its own sequence.
-        attend: mixes positions, sequence by sequence.
+        attend: mixes positions, sequence by sequence; of a borrowed model, the sequences.
     """
+    if isinstance(attend, Texts):
+        assert isinstance(base, Borrowed)  # noqa: S101 - `within` and `cache_for` see to it
+        assert isinstance(projections, Hooked)  # noqa: S101 - so does `with_lora`
+        return attend.read(base, projections.pairs, projections.scaling, tokens_N)
     rotation = rotations(base, positions_N)
     x = base.embed[tokens_N].to(base.activations)
     again = torch.is_grad_enabled() and tokens_N.shape[0] > RECOMPUTE_TOKENS
@@ -241,17 +247,27 @@ class _SwiGlu(torch.autograd.Function):
         return out
 
 
+def within(base: BaseModel, lengths: tuple[int, ...]) -> Attend | Texts:
+    """Return what `hidden_states` needs to know of sequences that stand in one row, to read them.
+
+    Args:
+        base: the frozen model.
+        lengths: of the sequences; their sum is N.
+    """
+    return Texts(lengths) if isinstance(base, Borrowed) else packed_attention(lengths)
+
+
 def packed_attention(lengths: tuple[int, ...]) -> Attend:
     """Return causal attention within each of several sequences that stand in one row.
 
     Args:
         lengths: of the sequences; their sum is N.
     """
-    runs = _runs(lengths)
+    together = runs(lengths)
 
     def attend(_layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         out, start = [], 0
-        for count, length in runs:
+        for count, length in together:
             stop = start + count * length
             q_part, k_part, v_part = (
                 part[start:stop].view(count, length, *part.shape[1:]).transpose(1, 2) for part in (q, k, v)
@@ -262,14 +278,3 @@ def packed_attention(lengths: tuple[int, ...]) -> Attend:
         return out[0] if len(out) == 1 else torch.cat(out)
 
     return attend
-
-
-def _runs(lengths: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Return neighbours of equal length as (how many, length)."""
-    runs: list[tuple[int, int]] = []
-    for length in lengths:
-        if runs and runs[-1][1] == length:
-            runs[-1] = (runs[-1][0] + 1, length)
-        else:
-            runs.append((1, length))
-    return runs

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from tinker_officer._fields import whole
-from tinker_officer.engine.models import BaseModel, Shape
+from tinker_officer.engine.models import BaseModel, Linear, Shape
 from tinker_officer.engine.settings import MAX_RANK
 from tinker_officer.errors import EngineError
 
@@ -125,6 +125,12 @@ class Layout:
         self.slots: list[Slot] = []
         self.size = 0
         self._groups: dict[tuple[int, str], tuple[Slot, tuple[Slot, ...]]] = {}
+        self.targets = _targets(shape, spec)
+        if shape.linears:
+            for linear in shape.linears:
+                if getattr(spec, linear.trained_by):
+                    self._place_linear(linear, shape)
+            return
         for layer in range(shape.layers):
             for group in spec.groups:
                 if shape.experts and group in _MLP:
@@ -144,6 +150,14 @@ class Layout:
         )
         stacked = Slot(group, downs[0].start, (self.rank * len(names), inputs))
         self._groups[layer, group] = (stacked, ups)
+
+    def _place_linear(self, linear: Linear, shape: Shape) -> None:
+        """Place the LoRA of one linear layer of a borrowed model."""
+        prefix = f"base_model.model.{linear.path}"
+        down = self._add(f"{prefix}.lora_A.weight", (self.rank, linear.inputs))
+        up = self._add(f"{prefix}.lora_B.weight", (linear.outputs, self.rank))
+        head = linear.trained_by == "train_unembed"
+        self._groups[(shape.layers, "head") if head else (0, linear.path)] = down, (up,)
 
     def _place_experts(self, layer: int, group: str, shape: Shape) -> None:
         """Place the LoRA of a layer's experts, which share the matrix on the model's side, as on Tinker."""
@@ -210,6 +224,22 @@ class Layout:
             )
         for name, slot in wanted.items():
             slot.view(flat).copy_(tensors[name])
+
+
+def _targets(shape: Shape, spec: LoraSpec) -> tuple[str, ...]:
+    """Return PEFT's `target_modules`: of a borrowed model the shortest ends of paths that fit no other."""
+    if not shape.linears:
+        return spec.targets
+    wanted = [linear.path for linear in shape.linears if getattr(spec, linear.trained_by)]
+    others = [linear.path for linear in shape.linears if not getattr(spec, linear.trained_by)]
+    found: dict[str, None] = {}
+    for path in wanted:
+        parts = path.split(".")
+        ends = (".".join(parts[-count:]) for count in range(1, len(parts) + 1))
+        found[next(end for end in ends if not any(f".{other}".endswith(f".{end}") for other in others))] = (
+            None
+        )
+    return tuple(found)
 
 
 class Adapter:
@@ -284,7 +314,7 @@ class Adapter:
             "fan_in_fan_out": False,
             "inference_mode": True,
             "init_lora_weights": True,
-            "target_modules": list(self.spec.targets),
+            "target_modules": list(self.layout.targets),
         }
 
     def __repr__(self) -> str:

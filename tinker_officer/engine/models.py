@@ -1,9 +1,10 @@
 """Frozen base models of the Llama kind, read from a folder; knows nothing of training or sampling.
 
 The decoder is ours (`decoder.py`), one for training and sampling, so that both see the same numbers.
-transformers gives the configuration and the rotary frequencies, and is the oracle of the tests.
+transformers gives the configuration and the rotary frequencies, and is the oracle of the tests. Other dense
+decoders run in transformers' own modules (`borrowed.py`), more slowly.
 
-Supported: decoders with RMSNorm, rotary positions, grouped-query attention and a gated SiLU MLP:
+Ours: decoders with RMSNorm, rotary positions, grouped-query attention and a gated SiLU MLP:
 `llama` (SmolLM, SmolLM2, Llama), `smollm3`, `qwen2`, `qwen3`, `mistral` without a sliding window; and with a
 mixture of experts in place of every MLP `qwen3_moe` and `mixtral`.
 Tied embeddings: the head is the embedding matrix; a LoRA on the head (`train_unembed`) adds to the logits
@@ -35,6 +36,23 @@ ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
+@attrs.frozen
+class Linear:
+    """A linear layer of a decoder that is not ours.
+
+    Attributes:
+        path: of its module.
+        inputs: its columns.
+        outputs: its rows.
+        trained_by: the field of `LoraSpec` that asks for it.
+    """
+
+    path: str
+    inputs: int
+    outputs: int
+    trained_by: str
+
+
 @attrs.frozen(eq=False)
 class Shape:
     """The sizes of a decoder.
@@ -52,6 +70,7 @@ class Shape:
         experts: how many stand in place of each MLP; 0 for a dense model.
         chosen: how many of them each token goes through.
         renormalised: whether the weights of those sum to one.
+        linears: the linear layers that may have a LoRA, of a decoder that is not ours.
     """
 
     layers: int
@@ -66,6 +85,7 @@ class Shape:
     experts: int = 0
     chosen: int = 0
     renormalised: bool = True
+    linears: tuple[Linear, ...] = ()
 
     @property
     def widths(self) -> dict[str, tuple[int, int]]:
@@ -194,11 +214,15 @@ def load(name: str, folder: Path, *, dtype: str = "float32", device: str | None 
         )
     config = _read_config(name, folder)
     where, kind = torch.device(device or "cpu"), DTYPES[dtype]
+    if _not_ours(config):
+        from tinker_officer.engine.borrowed import borrow
+
+        return borrow(name, folder, config, dtype=dtype, device=where)
     shape = _shape(config)
     reader = _Reader(name, folder, where, kind)
     embed = reader.get("model.embed_tokens.weight", shape.vocab, shape.hidden)
     tied = bool(config.tie_word_embeddings) or not reader.has("lm_head.weight")
-    frequencies, scale = _rotary(name, config, shape)
+    frequencies, scale = _rotary(config, shape)
     return BaseModel(
         name=name,
         folder=folder,
@@ -207,7 +231,7 @@ def load(name: str, folder: Path, *, dtype: str = "float32", device: str | None 
         dtype=dtype,
         device=where,
         max_context=int(config.max_position_embeddings),
-        eos_ids=_eos_ids(folder, config),
+        eos_ids=eos_ids(folder, config),
         embed=embed,
         layers=tuple(_layer(reader, shape, config.model_type, index) for index in range(shape.layers)),
         norm=reader.get("model.norm.weight", shape.hidden),
@@ -229,23 +253,49 @@ def _read_config(name: str, folder: Path) -> Any:
             need="a folder with config.json and *.safetensors, as save_pretrained() writes it",
             fix=f"download {name!r} again, or name the folder that holds it",
         ) from error
-    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    refused = (
-        config.model_type not in SUPPORTED and f"model_type {config.model_type!r}",
-        getattr(config, "hidden_act", "silu") != "silu" and f"hidden_act {config.hidden_act!r}",
-        bool(getattr(config, "mlp_bias", False)) and "mlp_bias",
-        window is not None and window < config.max_position_embeddings and f"a sliding window of {window}",
-        bool(getattr(config, "quantization_config", None)) and "quantized weights",
-        config.model_type in _EXPERTS and not _only_experts(config) and "layers without experts among others",
-    )
-    if any(refused):
+    refused = _refused(config)
+    if refused:
+        from tinker_officer.engine.borrowed import BORROWED
+
         raise EngineError(
             f"the embedded engine does not know the architecture of {name!r}",
-            got=", ".join(part for part in refused if part),
-            need=f"a decoder: {', '.join(SUPPORTED)}, with a SiLU MLP and full attention",
+            got=refused,
+            need=f"a decoder of text: {', '.join(sorted((*SUPPORTED, *BORROWED)))}",
             fix="choose another base model, or train on Tinker: run.start(on=tinker.ServiceClient())",
         )
     return config
+
+
+def _refused(config: Any) -> str:
+    """Return why neither our decoder nor transformers' own can serve a model, or nothing."""
+    from tinker_officer.engine.borrowed import BORROWED
+
+    kind = f"model_type {config.model_type!r}"
+    if getattr(config, "quantization_config", None):
+        return "quantized weights"
+    if getattr(config, "is_encoder_decoder", False):
+        return f"{kind}: an encoder and a decoder"
+    if getattr(config, "vision_config", None) or getattr(config, "audio_config", None):
+        return f"{kind}: it takes images or sound; its text model alone may be served"
+    if config.model_type in _EXPERTS:
+        return ", ".join(_not_ours(config))
+    return "" if config.model_type in (*SUPPORTED, *BORROWED) else kind
+
+
+def _not_ours(config: Any) -> list[str]:
+    """Return what our decoder does not know of a model."""
+    if config.model_type not in SUPPORTED:
+        return [f"model_type {config.model_type!r}"]
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    rope = config.rope_parameters.get("rope_type", "default")
+    found = (
+        getattr(config, "hidden_act", "silu") != "silu" and f"hidden_act {config.hidden_act!r}",
+        bool(getattr(config, "mlp_bias", False)) and "mlp_bias",
+        window is not None and window < config.max_position_embeddings and f"a sliding window of {window}",
+        rope not in ROPE_TYPES and f"rope_type {rope!r}",
+        config.model_type in _EXPERTS and not _only_experts(config) and "layers without experts among others",
+    )
+    return [part for part in found if part]
 
 
 def _only_experts(config: Any) -> bool:
@@ -272,26 +322,20 @@ def _shape(config: Any) -> Shape:
     )
 
 
-def _rotary(name: str, config: Any, shape: Shape) -> tuple[Tensor, float]:
+def _rotary(config: Any, shape: Shape) -> tuple[Tensor, float]:
     parameters = config.rope_parameters
     kind = parameters.get("rope_type", "default")
     if kind == "default":
         exponents = torch.arange(0, shape.head_dim, 2, dtype=torch.int64).float() / shape.head_dim
         return 1.0 / (parameters["rope_theta"] ** exponents), 1.0
-    if kind not in ROPE_TYPES:
-        raise EngineError(
-            f"the rotary positions of {name!r} are not supported",
-            got=f"rope_type {kind!r}",
-            need="one of " + ", ".join(map(repr, ROPE_TYPES)),
-            fix="choose another base model, or train this one on Tinker",
-        )
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     frequencies, scale = ROPE_INIT_FUNCTIONS[kind](config, "cpu")
     return frequencies.float(), float(scale)
 
 
-def _eos_ids(folder: Path, config: Any) -> tuple[int, ...]:
+def eos_ids(folder: Path, config: Any) -> tuple[int, ...]:
+    """Return the tokens that end an answer: those of generation_config.json, else of the configuration."""
     path = folder / "generation_config.json"
     generation = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     ids = generation.get("eos_token_id", config.eos_token_id)

@@ -32,3 +32,14 @@ def micro_batches(lengths: Sequence[int], *, budget: int = MICRO_BATCH_TOKENS) -
             batches.append([index])
             room.append(budget - lengths[index])
     return [tuple(batch) for batch in batches]
+
+
+def runs(lengths: Sequence[int]) -> list[tuple[int, int]]:
+    """Return neighbours of equal length as (how many, length)."""
+    found: list[tuple[int, int]] = []
+    for length in lengths:
+        if found and found[-1][1] == length:
+            found[-1] = (found[-1][0] + 1, length)
+        else:
+            found.append((1, length))
+    return found

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from tinker_officer.engine.borrowed import Borrowed, logprobs
+from tinker_officer.engine.head import chunk_rows, target_logprobs
 from tinker_officer.engine.kernels import add_linear, applied, linear, onednn_pays, prepacked
 from tinker_officer.engine.lora import Adapter, Pair
 from tinker_officer.engine.models import BaseModel
@@ -44,10 +46,25 @@ class Projections:
     Attributes:
         layers: of the decoder layers.
         head: from the last hidden state to the logits.
+        logprobs: from hidden states and K targets a row to log p(target), float32, with gradients.
     """
 
     layers: tuple[LayerProjections, ...]
     head: Projection
+    logprobs: Callable[[Tensor, Tensor], Tensor]
+
+
+@attrs.frozen(eq=False)
+class Hooked(Projections):
+    """The linear layers of a borrowed model, which has its own: what is added to them.
+
+    Attributes:
+        pairs: the LoRA, by place.
+        scaling: alpha / rank.
+    """
+
+    pairs: dict[tuple[int, str], Pair]
+    scaling: float
 
 
 class _Frozen(torch.autograd.Function):
@@ -162,22 +179,30 @@ def with_lora(
 
 
 def _beside(base: BaseModel, pairs: dict[tuple[int, str], Pair], scaling: float) -> Projections:
+    if isinstance(base, Borrowed):
+        return _hooked(base, pairs, scaling)
+
     def project(key: tuple[int, str], weight: Tensor, bias: Tensor | None) -> Projection:
         pair = pairs.get(key)
         if pair is None:
             return partial(_frozen, weight, bias)
         return partial(_lora, weight, bias, scaling, pair)
 
-    return _assemble(base, project)
+    return _assemble(base, project, pairs, scaling)
+
+
+def _hooked(base: Borrowed, pairs: dict[tuple[int, str], Pair], scaling: float) -> Hooked:
+    head = partial(base.logits, pair=pairs.get((base.shape.layers, "head")), scaling=scaling)
+    return Hooked((), head, partial(logprobs, head, chunk_rows(base.vocab_size)), pairs, scaling)
 
 
 def merged(base: BaseModel, adapter: Adapter | None) -> Projections:
     """Return the linear layers with an adapter added into the weights, laid out for decoding; no gradients.
 
     The copy costs as much memory as the base. In bfloat16 nothing is merged, since rounding the sum would
-    lose most of a small adapter: the LoRA stays beside the weight.
+    lose most of a small adapter: the LoRA stays beside the weight. So it does in a borrowed model.
     """
-    if base.dtype != "float32":
+    if base.dtype != "float32" or isinstance(base, Borrowed):
         return bare(base) if adapter is None else with_lora(base, adapter)
     pairs = {} if adapter is None else adapter.pairs()
     scaling = 1.0 if adapter is None else adapter.scaling
@@ -186,11 +211,14 @@ def merged(base: BaseModel, adapter: Adapter | None) -> Projections:
         product = prepacked(_sum(weight, pairs.get(key), scaling))
         return product if bias is None else lambda x: product(x).add_(bias)
 
-    return _assemble(base, project)
+    return _assemble(base, project, pairs, scaling)
 
 
 def _assemble(
-    base: BaseModel, project: Callable[[tuple[int, str], Tensor, Tensor | None], Projection]
+    base: BaseModel,
+    project: Callable[[tuple[int, str], Tensor, Tensor | None], Projection],
+    pairs: dict[tuple[int, str], Pair],
+    scaling: float,
 ) -> Projections:
     """Return every linear layer as `project` makes it of its place, weight and bias."""
 
@@ -208,7 +236,9 @@ def _assemble(
         )
         for index, layer in enumerate(base.layers)
     )
-    return Projections(layers, project((base.shape.layers, "head"), base.head, None))
+    place = (base.shape.layers, "head")
+    scores = partial(target_logprobs, weight=base.head, pair=pairs.get(place), scaling=scaling)
+    return Projections(layers, project(place, base.head, None), scores)
 
 
 def _sum(weight: Tensor, pair: Pair | None, scaling: float) -> Tensor:

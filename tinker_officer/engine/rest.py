@@ -18,6 +18,7 @@ from tinker_officer.engine.exports import FILES
 from tinker_officer.engine.fields import Fields, parse_object
 from tinker_officer.engine.records import KINDS, Meta, Run, TinkerPath, now
 from tinker_officer.engine.refusal import Refused
+from tinker_officer.engine.settings import context
 from tinker_officer.engine.state import State
 
 
@@ -289,4 +290,4 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _context(folder: Path) -> int | None:
-    return _config(folder).get("max_position_embeddings")
+    return context(_config(folder))

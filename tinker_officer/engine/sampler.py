@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from tinker_officer import _memory
-from tinker_officer.engine.cache import Cache
+from tinker_officer.engine.cache import Cache, cache_for
 from tinker_officer.engine.choosing import choose
 from tinker_officer.engine.decoder import hidden_states
 from tinker_officer.engine.examples import check_tokens
@@ -167,7 +167,9 @@ class Sampler:
             if id(request.adapter) in paused:
                 continue  # its adapter's paused answers go on first
             if group is None:
-                group = self._groups.get(id(request.adapter)) or _Group(request.adapter, Cache(self.base), [])
+                group = self._groups.get(id(request.adapter)) or _Group(
+                    request.adapter, cache_for(self.base), []
+                )
             if request.adapter is not group.adapter:
                 continue
             new = 0 if any(other.key == request.key for other in batch) else request.spec.prompt.size
@@ -210,7 +212,7 @@ class Sampler:
         hidden = self._read(
             group, weights, [requests[0].spec.prompt for requests in prompts.values()], places
         )
-        score(self.base, group.adapter, weights.head, list(prompts.values()), hidden)
+        score(self.base, weights, list(prompts.values()), hidden)
         probe(self.base, weights.head, list(prompts.values()), hidden)
         last = weights.head(hidden[self._tensor(np.cumsum(lengths) - 1)]).float()
         logits = last[self._tensor(np.array([index for index, _ in starting]))]
@@ -237,7 +239,7 @@ class Sampler:
     def _next_resume(self) -> tuple[list[Row], _Group | None]:
         """Return paused answers of one adapter that fit again, and the group they join."""
         for adapter in {id(row.request.adapter): row.request.adapter for row in self._paused}.values():
-            group = self._groups.get(id(adapter)) or _Group(adapter, Cache(self.base), [])
+            group = self._groups.get(id(adapter)) or _Group(adapter, cache_for(self.base), [])
             chosen: list[Row] = []
             tokens, longest = 0, max(group.cache.lengths, default=0)
             for row in self._paused:

@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tinker_officer.engine.head import chunk_rows, target_logprobs
-from tinker_officer.engine.lora import Adapter
+from tinker_officer.engine.head import chunk_rows
 from tinker_officer.engine.models import BaseModel
-from tinker_officer.engine.projections import Projection
+from tinker_officer.engine.projections import Projection, Projections
 from tinker_officer.engine.sampling import Request, TopK
 
 
@@ -24,8 +23,7 @@ NO_LOGPROB = -99999.0  # the SDK's mark of a position without top-k log-probabil
 
 def score(
     base: BaseModel,
-    adapter: Adapter | None,
-    head: Projection,
+    weights: Projections,
     prompts: Sequence[list[Request]],
     hidden: Tensor,
 ) -> None:
@@ -33,8 +31,7 @@ def score(
 
     Args:
         base: the frozen model.
-        adapter: the weights that are sampled from; None for the bare base model.
-        head: its output head, for the likeliest tokens.
+        weights: its linear layers, with the adapter that is sampled from.
         prompts: of each prompt, the requests that have it.
         hidden: last hidden states of all prompts, one after another, shape `(N, D)`.
     """
@@ -53,20 +50,20 @@ def score(
         start += prompt.size
     if not asked:
         return
-    pair = None if adapter is None else adapter.pairs().get((base.shape.layers, "head"))
-    found = target_logprobs(
+    found = weights.logprobs(
         hidden[torch.from_numpy(np.concatenate(rows)).to(base.device)],
         torch.from_numpy(np.concatenate(targets)).to(base.device)[:, None],
-        base.head,
-        pair,
-        1.0 if adapter is None else adapter.scaling,
     )[:, 0]
     ends = np.cumsum([part.size for part in targets])[:-1]
     for (asking, first, start), part in zip(asked, np.split(found.cpu().numpy(), ends), strict=True):
         size = asking[0].spec.prompt.size
         logprobs = np.concatenate([np.full(first, np.nan, np.float32), part])
         most = max(request.spec.topk_prompt_logprobs for request in asking)
-        top = _top_k(base, head, hidden[start + first - 1 : start + size - 1], most, first) if most else None
+        top = (
+            _top_k(base, weights.head, hidden[start + first - 1 : start + size - 1], most, first)
+            if most
+            else None
+        )
         for request in asking:
             k = request.spec.topk_prompt_logprobs
             request.prompt_logprobs = logprobs

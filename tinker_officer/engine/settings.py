@@ -1,4 +1,4 @@
-"""What a server is started with, how many threads it computes with, and the largest rank that it takes."""
+"""What a server is started with and computes with, its largest rank, and the context of a model."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import os
 import re
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +132,16 @@ def compute_environment(threads: int) -> dict[str, str]:
         "LRU_CACHE_CAPACITY": os.environ.get("LRU_CACHE_CAPACITY", "256"),  # torch's own of the same kernels
         "TOKENIZERS_PARALLELISM": "false",
     }
+
+
+def context(config: Mapping[str, Any]) -> int | None:
+    """Return the longest sequence that the content of a `config.json` allows; None where it names none.
+
+    With "longrope" it is what the short factors serve: beyond, all earlier positions would turn otherwise.
+    """
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    original = rope.get("original_max_position_embeddings", config.get("original_max_position_embeddings"))
+    if original and "longrope" in {rope.get("rope_type"), rope.get("type")}:
+        return int(original)
+    names = ("max_position_embeddings", "n_positions", "max_seq_len")
+    return next((int(config[name]) for name in names if config.get(name)), None)

@@ -16,14 +16,13 @@ import torch
 from torch import Tensor
 
 from tinker_officer.engine.adam import Adam, AdamSettings
-from tinker_officer.engine.decoder import hidden_states, packed_attention
+from tinker_officer.engine.decoder import hidden_states, within
 from tinker_officer.engine.examples import Example, checked
-from tinker_officer.engine.head import target_logprobs
 from tinker_officer.engine.lora import Adapter, Pair
 from tinker_officer.engine.losses import Loss, loss_named
 from tinker_officer.engine.models import BaseModel
 from tinker_officer.engine.packing import micro_batches
-from tinker_officer.engine.projections import with_lora
+from tinker_officer.engine.projections import Projections, with_lora
 from tinker_officer.errors import EngineError
 
 
@@ -123,9 +122,11 @@ class Trainer:
                 projections,
                 self._tensor(tokens),
                 self._tensor(positions),
-                packed_attention(lengths),
+                within(self.base, lengths),
             )
-            value, logprobs = self._loss(hidden, data, loss, settings, pairs, backward=scratch is not None)
+            value, logprobs = self._loss(
+                hidden, data, loss, settings, projections, backward=scratch is not None
+            )
         parts = np.split(logprobs, np.cumsum(lengths)[:-1])
         shapes = [example.inputs["target_tokens"].shape for example in data]
         return value, [
@@ -139,7 +140,7 @@ class Trainer:
         data: list[Example],
         loss: Loss,
         settings: Mapping[str, float],
-        pairs: dict[tuple[int, str], Pair],
+        projections: Projections,
         *,
         backward: bool,
     ) -> tuple[float, np.ndarray]:
@@ -148,7 +149,6 @@ class Trainer:
         sizes = [example.tokens.size for example in data]
         inputs["datum"] = self._tensor(np.repeat(np.arange(len(data)), sizes)[:, None])
         masks = [loss.mask(example.inputs) for example in data]
-        head = (self.base.head, pairs.get((self.base.shape.layers, "head")), self.adapter.scaling)
         out = torch.empty(targets.shape, dtype=torch.float32, device=targets.device)
         active = np.concatenate(
             [np.ones(size, bool) if mask is None else mask for size, mask in zip(sizes, masks, strict=True)]
@@ -156,10 +156,10 @@ class Trainer:
         rows, rest = self._tensor(np.flatnonzero(active)), self._tensor(np.flatnonzero(~active))
         if rest.numel():
             with torch.no_grad():
-                out[rest] = target_logprobs(hidden.detach()[rest], targets[rest], *head)
+                out[rest] = projections.logprobs(hidden.detach()[rest], targets[rest])
         if not rows.numel():
             return 0.0, out.cpu().numpy()
-        logprobs = target_logprobs(hidden[rows], targets[rows], *head)
+        logprobs = projections.logprobs(hidden[rows], targets[rows])
         value = loss.value(logprobs, {name: tensor[rows] for name, tensor in inputs.items()}, settings)
         out[rows] = logprobs.detach()
         if backward:
