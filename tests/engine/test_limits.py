@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import resource
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -90,6 +91,25 @@ def test_a_body_of_no_announced_length_is_cut_off() -> None:
     assert answers[0]["status"] == 413
     assert "at most 100 bytes" in json.loads(answers[1]["body"])["error"]
     assert len(taken) == 3
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        "GET /",
+        "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Long: ",
+        "POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Long: ",
+    ],
+)
+def test_a_head_without_end_is_cut_off(engine: LocalEngine, begin: str) -> None:
+    """A line or a header that does not end is not kept for ever: the connection is closed."""
+    host, _, port = engine.base_url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(begin.encode())
+        with pytest.raises(ConnectionError):  # noqa: PT012 - at which of them is open
+            for _ in range(2000):
+                connection.sendall(b"x" * 2**14)
+            raise AssertionError("32 MB of headers were taken")
 
 
 def test_open_to_the_network_it_warns_and_asks_for_the_token(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tinker_officer.engine.app import build
 from tinker_officer.engine.compute import Compute
@@ -27,6 +28,7 @@ from tinker_officer.errors import EngineError
 
 logger = logging.getLogger(__name__)
 
+_MOST_HEAD = 64 * 2**10  # bytes of a request's line and headers
 _LAST_STEP_S = 3.0  # how long the step at hand may take when the server ends
 _HOUSEKEEPING_S = 600.0
 _IDLE_S = 3600.0  # the SDK is heard of every 10 s, so a client that is silent this long is gone
@@ -152,6 +154,29 @@ class _Server(uvicorn.Server):
         yield
 
 
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's protocol, with an end to what stands around a body: httptools takes headers of any length."""
+
+    _around = 0  # bytes since the last that belonged to a body
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came; refuse it where no body is in sight."""
+        self._around += len(data)
+        super().data_received(data)
+        if self._around > _MOST_HEAD and not self.transport.is_closing():
+            self.send_400_response("The headers are too long.")
+
+    def on_headers_complete(self) -> None:
+        """Begin to answer."""
+        self._around = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        self._around = 0
+        super().on_body(body)
+
+
 def _uvicorn_config(app: App) -> uvicorn.Config:
     return uvicorn.Config(
         app,
@@ -160,7 +185,7 @@ def _uvicorn_config(app: App) -> uvicorn.Config:
         lifespan="on",
         ws="none",
         loop="none",
-        http="httptools",
+        http=_Protocol,
         timeout_keep_alive=120,
         timeout_graceful_shutdown=1,
         server_header=False,
