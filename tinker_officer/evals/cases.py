@@ -73,7 +73,7 @@ def load_cases(
     if isinstance(source, Conversations):
         names = unique_ids(conversation.id for conversation in source)
         return tuple(map(_from_conversation, source, names))
-    name = str(source) if isinstance(source, str | Path) else "the cases"
+    name = str(source) if isinstance(source, str | Path) else "the list"
     return _checked(rows_of(source), name, need_target=need_target)
 
 
