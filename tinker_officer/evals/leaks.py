@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinker_officer._progress import Progress
+from tinker_officer.data import columns
 from tinker_officer.errors import EvalError
 from tinker_officer.evals import ngrams
 from tinker_officer.evals.contamination import DIRTY, Contamination, Exposed
@@ -31,6 +32,7 @@ from tinker_officer.evals.sieve import Sieve, Table
 LONG, SHORT = 13, 8
 _BATCH = 512  # rows that are hashed at once: they stay in the processor's cache
 _BLOCK = 4096  # rows after which hits are looked up
+_BLOCKS_HELD = 4  # after as many, what is known of rows is taken out of memory
 _PLACES = 3
 _ITEMS = 1024  # of the exam that are hashed at once
 _REMEMBERED = 64  # texts whose words are at hand: the runs of one follow each other
@@ -68,6 +70,8 @@ def find(
             rows = range(start, min(start + _BLOCK, len(train)))
             found.add(*_passing(index, train, rows))
             bar.advance(len(rows))
+            if start // _BLOCK % _BLOCKS_HELD == 0:
+                columns.release()
     return found.report(train, threshold)
 
 
