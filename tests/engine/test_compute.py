@@ -120,6 +120,22 @@ def test_a_job_that_fails_fails_alone(compute: Compute) -> None:
     assert log.results[1] == "good"
 
 
+def test_an_answer_that_cannot_be_handed_out_stops_nobody(compute: Compute) -> None:
+    """When telling a result fails, which nobody foresaw, the thread goes on to the next job."""
+    told = threading.Event()
+
+    def work() -> Generator[None, None, None]:
+        yield
+
+    def fail(_result: Any) -> None:
+        raise RuntimeError("nobody listens")
+
+    compute.submit(Job("a", work, fail))
+    compute.submit(Job("a", work, lambda _result: told.set()))
+
+    assert told.wait(5.0)
+
+
 def test_sampling_goes_on_between_the_parts_of_a_job(compute: Compute, beside: Beside) -> None:
     """While a long job runs, background work gets about the same time, and does not wait for its end."""
     log, go = Log(compute), held(compute)

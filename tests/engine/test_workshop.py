@@ -16,6 +16,7 @@ from tinker_officer.engine.refusal import Refused
 from tinker_officer.engine.store import Store
 from tinker_officer.engine.wire import Datum, ForwardBackward
 from tinker_officer.engine.workshop import Weights, Workshop, adapter_key
+from tinker_officer.errors import EngineError
 
 
 PATH = TinkerPath("abc:train:0", "sampler_weights", "latest")
@@ -71,6 +72,17 @@ def test_the_snapshots_longest_not_used_are_forgotten(
     assert len(list(store.scratch.iterdir())) <= 4
     with pytest.raises(Refused, match="gone"):
         flat(workshop, tiny_model, Weights("tiny", tiny_model, "5"))
+
+
+def test_a_snapshot_is_taken_once(workshop: Workshop, tiny_model: Path) -> None:
+    """A second snapshot under the name of the first is refused, and the first is what it was."""
+    workshop.snapshot("model", "0")
+    before = flat(workshop, tiny_model, Weights("tiny", tiny_model, "0")).clone()
+    stir(workshop)
+
+    with pytest.raises(EngineError, match="has its weights"):
+        workshop.snapshot("model", "0")
+    assert torch.equal(flat(workshop, tiny_model, Weights("tiny", tiny_model, "0")), before)
 
 
 def test_a_sampler_never_gets_the_weights_that_overwrote_its_own(

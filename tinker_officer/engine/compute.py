@@ -113,7 +113,7 @@ class Compute:
         while not self._closing:
             self._drain(block=True)
             while self._turns:
-                self._next().done(error)
+                _tell(self._next(), error)
 
     def _drain(self, *, block: bool) -> None:
         while True:
@@ -142,7 +142,7 @@ class Compute:
             try:
                 self._running = job, job.work()
             except Exception as error:  # noqa: BLE001 - whatever it is, it is this request's answer
-                job.done(error)
+                _tell(job, error)
                 return
         job, generator = self._running
         result: Any
@@ -155,7 +155,7 @@ class Compute:
         else:
             return
         self._running = None
-        job.done(result)
+        _tell(job, result)
 
     def _next(self) -> Job:
         owner = self._turns.popleft()
@@ -166,3 +166,11 @@ class Compute:
         else:
             del self._queues[owner]
         return job
+
+
+def _tell(job: Job, result: Any) -> None:
+    """Hand out a result; whatever goes wrong with that, the thread goes on: every other request needs it."""
+    try:
+        job.done(result)
+    except Exception:
+        logger.exception("engine.answer_failed")

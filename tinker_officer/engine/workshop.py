@@ -183,9 +183,19 @@ class Workshop:
 
         They are the only copy, so they go to disk when memory runs short; and since the SDK never says that
         it needs one no longer, those that were longest not sampled from are forgotten after `_SNAPSHOTS`.
+
+        Raises:
+            EngineError: there are weights under `key`, which are never exchanged.
         """
+        if key in self._spilled:
+            raise EngineError(
+                "this sampling session has its weights",
+                got=key,
+                need="a sampling_session_seq_id that was not used before",
+                fix="training_client.save_weights_and_get_sampling_client()",
+            )
         self._adapters[key] = self._training(model_id).trainer.adapter.snapshot()
-        self._spilled.setdefault(key, self._store.scratch / f"{uuid.uuid4().hex}.adapter")
+        self._spilled[key] = self._store.scratch / f"{uuid.uuid4().hex}.adapter"
         while len(self._spilled) > _SNAPSHOTS:
             self.forget_weights([next(iter(self._spilled))])
         self._evict()
