@@ -111,7 +111,7 @@ def writers(folder: Path) -> str:
             f"{rate:,.0f}/s, none of {acknowledged:,} lost",
             "300/s",
         ),
-        (f"{WRITERS} processes that each insert a row and do nothing else", f"{floor:,.0f}/s", ""),
+        (f"{WRITERS} processes that each insert a row, and do no more", f"{floor:,.0f}/s", ""),
     ]
     return table(rows)
 

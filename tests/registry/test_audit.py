@@ -118,8 +118,8 @@ def test_where_no_process_can_start_the_rows_are_hashed_here(recorded, monkeypat
     monkeypatch.setattr(bulk, "LARGE", 0)
     entries = recorded.verify().entries
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with Path(os.devnull).open() as free:
-        few = free.fileno() + 2  # for the database, and to look at its journal
+    with Path(os.devnull).open() as one, Path(os.devnull).open() as other:
+        few = max(one.fileno(), other.fileno()) + 1  # for the database, and to look at its journal
     resource.setrlimit(resource.RLIMIT_NOFILE, (few, hard))
     try:
         with recorded._database.read(), pytest.raises(OSError, match="Too many open"), bulk._apart("", ""):

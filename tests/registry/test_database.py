@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import resource
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -289,6 +292,58 @@ def writers(path, count, *, each):
         )
         for number in range(count)
     ]
+
+
+def test_a_forked_process_writes_with_a_connection_of_its_own(tmp_path):
+    """Parent and child each go on after a fork, at the same time; every version is there, the log whole."""
+    path = tmp_path / "models.db"
+    registry = Registry.open(path)
+    registry.register("before", name="m")  # and now a connection is kept
+    child = os.fork()
+    if child == 0:
+        try:
+            for number in range(5):
+                registry.register(f"child-{number}", name="m")
+            registry.close()
+        finally:
+            os._exit(0)
+    for number in range(5):
+        registry.register(f"parent-{number}", name="m")
+    os.waitpid(child, 0)
+    assert [version.number for version in registry.versions("m")] == list(range(1, 12))
+    assert registry.verify().entries == 11
+
+
+def test_a_file_that_was_replaced_is_the_one_that_is_written_to(tmp_path):
+    """After a backup was put back, moved or copied into place, a registry that was open goes on with it."""
+    path, backup = tmp_path / "models.db", tmp_path / "backup.db"
+    registry = Registry.open(path)
+    registry.register("first", name="m")
+    shutil.copyfile(path, backup)
+    registry.register("lost", name="m")
+    backup.replace(path)
+    assert registry.register("second", name="m").number == 2
+    shutil.copyfile(path, backup)
+    registry.register("lost", name="m")
+    shutil.copyfile(
+        backup, path
+    )  # into the very same file, whose change counter then comes to the same again
+    Registry.open(path).register("third", name="m")
+    registry.register("fourth", name="m")
+    assert [one.base_model for one in registry.versions("m")] == ["first", "second", "third", "fourth"]
+    assert registry.verify().entries == 4
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_threads_share_a_registry(tmp_path):
+    """Four threads register at once with one registry; all is there, and closing lets go of the file."""
+    path = tmp_path / "models.db"
+    with Registry.open(path) as registry, ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda number: registry.register(f"t-{number}", name="m"), range(16)))
+        assert sorted(version.number for version in made) == list(range(1, 17))
+    open_files = {os.path.realpath(one) for one in Path("/proc/self/fd").glob("*")}
+    assert str(path.resolve()) not in open_files or not Path("/proc/self/fd").is_dir()
 
 
 @pytest.mark.slow

@@ -148,7 +148,8 @@ def recorded(path, log, *, synchronous):  # noqa: C901 - a VFS and a driver in o
         return connection
 
     database = SqliteDatabase(path)
-    database._engine = sa.create_engine("sqlite://", creator=connect, poolclass=sa.NullPool)
+    engine = sa.create_engine("sqlite://", creator=connect, poolclass=sa.NullPool)
+    database._reader = database._writer = engine
     registry = Registry(database)
     registry._vfs = vfs  # lives as long as the registry
     return registry

@@ -52,6 +52,9 @@ class Database(ABC):
         with self.transaction(writing=True) as connection:
             yield connection
 
+    def close(self) -> None:  # noqa: B027 - where nothing is kept, nothing is to be done
+        """Let go of what is kept for the next change."""
+
     def uri(self, connection: sa.Connection) -> str:  # noqa: ARG002 - what kind it is may be a setting
         """Return the URI at which other processes read the same SQLite file while `connection` reads it.
 

@@ -115,7 +115,8 @@ class Registry(Records):
         self.close()
 
     def close(self) -> None:
-        """Let go of the file. No connection outlives a call, so this only ends a `with` well."""
+        """Let go of the file; asked for something again, the registry opens it again."""
+        self._database.close()
 
     def register(
         self,

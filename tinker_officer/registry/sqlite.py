@@ -3,8 +3,8 @@
 SQLite 3.7.0 to 3.51.2 can corrupt a file in WAL mode, and Python often bundles one of these. Where the SQLite
 at hand is mended a new file is in WAL mode, with `synchronous=FULL`; elsewhere it keeps a rollback journal,
 with `synchronous=EXTRA`, and a file in WAL mode is taken out of it. Writers take their lock at the start
-(BEGIN IMMEDIATE), so that what a decision was based on cannot change under it. No connection outlives its
-transaction: nothing is carried over a fork, and nothing stays locked.
+(BEGIN IMMEDIATE), so that what a decision was based on cannot change under it. No lock outlives its
+transaction; readers open the file each time, and of a writer one idle connection is kept (`kept`).
 
 A new file is built beside its place and linked into it, whole: of many processes that start at once, one
 wins, and none sees a half-made file. An older file is brought up to date under the writer's lock, after a
@@ -21,7 +21,7 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ import sqlalchemy as sa
 from tinker_officer._files import sync_folder
 from tinker_officer.errors import RegistryError
 from tinker_officer.registry.database import Database, busy, check_revision, damaged, outdated
+from tinker_officer.registry.kept import Keeper, Lasting
 from tinker_officer.registry.schema import APPLICATION_ID
 
 
@@ -55,13 +56,15 @@ class SqliteDatabase(Database):
     def __init__(self, path: Path, *, timeout_s: float = 30.0, read_only: bool = False) -> None:
         super().__init__(str(path), read_only=read_only)
         self.path, self.timeout_s = path, timeout_s
-        self._engine = _engine(path, timeout_s, read_only=read_only)
+        self._reader = _engine(lambda: _connect(path, timeout_s, read_only=read_only))
+        self._keeper = Keeper(path, lambda: _connect(path, timeout_s, kind=Lasting))
+        self._writer = _engine(self._keeper.take)
 
     @contextmanager
     def transaction(self, *, writing: bool) -> Iterator[sa.Connection]:
         """Hand out a connection in a transaction; on leaving, all of it is on the disk, or none."""
         try:
-            with self._engine.connect() as connection:
+            with (self._writer if writing else self._reader).connect() as connection:
                 connection.begin()  # SQLAlchemy's word for it; the driver is left to us, and so is the lock
                 _begin(connection, "BEGIN IMMEDIATE" if writing else "BEGIN", self.timeout_s)
                 yield connection
@@ -70,6 +73,10 @@ class SqliteDatabase(Database):
             raise _explained(self.path, error, error.orig, self.timeout_s) from error
         except sqlite3.Error as error:
             raise _explained(self.path, error, error, self.timeout_s) from error
+
+    def close(self) -> None:
+        """Close the connection that is kept for the next change."""
+        self._keeper.drop()
 
     def uri(self, connection: sa.Connection) -> str:
         """Return the URI at which other processes read the file while `connection` reads it.
@@ -174,20 +181,23 @@ def open_sqlite(where: str | Path, *, timeout_s: float = 30.0, read_only: bool =
     return database
 
 
-def _engine(path: Path, timeout_s: float, *, read_only: bool) -> sa.Engine:
-    mode = "ro" if read_only else "rw"
+def _connect(
+    path: Path, timeout_s: float, *, read_only: bool = False, kind: type = sqlite3.Connection
+) -> Any:
+    connection: Any = sqlite3.connect(
+        _uri(path, f"mode={'ro' if read_only else 'rw'}"),
+        uri=True,
+        timeout=timeout_s,
+        isolation_level=None,
+        check_same_thread=False,  # one at a time has it
+        factory=kind,
+    )
+    settle(connection)
+    return connection
 
-    def connect() -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            _uri(path, f"mode={mode}"),
-            uri=True,
-            timeout=timeout_s,
-            isolation_level=None,
-        )
-        settle(connection)
-        return connection
 
-    return sa.create_engine("sqlite://", creator=connect, poolclass=sa.NullPool)
+def _engine(creator: Callable[[], sqlite3.Connection]) -> sa.Engine:
+    return sa.create_engine("sqlite://", creator=creator, poolclass=sa.NullPool)
 
 
 def _uri(path: Path, query: str) -> str:
