@@ -308,4 +308,6 @@ def logprobs(
     parts = zip(torch.split(hidden_N_D, rows), torch.split(targets_N_K, rows), strict=True)
     if not torch.is_grad_enabled():
         return torch.cat([some(*part) for part in parts])
-    return torch.cat([checkpoint(some, *part, use_reentrant=False) for part in parts])
+    return torch.cat(
+        [checkpoint(some, *part, use_reentrant=False, preserve_rng_state=False) for part in parts]
+    )
