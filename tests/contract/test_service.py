@@ -123,7 +123,9 @@ def test_finished_sessions(address: tuple[str, str], model: str, ask: Any) -> No
         client.forward([ask.datum()], "cross_entropy").result()
 
 
-@pytest.mark.parametrize("what", ["whoami", "export_session_trace", "get_audit_log"])
+@pytest.mark.parametrize(
+    "what", ["whoami", "export_session_trace", "get_audit_log", "assign_session_project"]
+)
 def test_hosted_only(
     address: tuple[str, str],
     rest: tinker.RestClient,
@@ -135,6 +137,8 @@ def test_hosted_only(
     refused_here()
     if what == "whoami":
         rest.whoami().result()
+    elif what == "assign_session_project":
+        rest.assign_session_project(stirred.model_id.split(":")[0], "project").result()
     elif what == "get_audit_log":
         tinker.AdminClient(base_url=address[0], api_key=address[1]).get_audit_log(
             day=datetime.now(UTC).date()
