@@ -84,3 +84,25 @@ def test_a_product_is_added_to_a_slice(dtype: torch.dtype) -> None:
     torch.testing.assert_close(
         y.double(), expected, rtol=2**-8, atol=2e-2 if dtype != torch.float32 else 1e-5
     )
+
+
+def test_a_bfloat16_weight_is_multiplied_from_float16_without_loss() -> None:
+    """Few rows times a bfloat16 weight, kept as float16, are right to float32, at any scale of the weight."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 40, generator=generator)
+    for scale in (1e-6, 1.0, 1e5):
+        weight = (torch.randn(24, 40, generator=generator) * scale).bfloat16()
+        product = kernels.halved(weight)
+        if product is None:
+            pytest.skip("this torch has no FBGEMM")
+        wanted = x.double() @ weight.double().t()
+        error = (product(x).double() - wanted).abs().max() / wanted.abs().max()
+        assert error < 1e-6
+
+
+def test_a_weight_that_float16_would_round_is_left_alone() -> None:
+    """float32 weights, zeros and what is not finite are not kept as float16."""
+    weight = torch.randn(24, 40, generator=torch.Generator().manual_seed(0))
+    assert kernels.halved(weight) is None
+    assert kernels.halved(torch.zeros(24, 40)) is None
+    assert kernels.halved(torch.full((24, 40), torch.nan)) is None

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from tinker_officer.engine.lora import Adapter, LoraSpec
 from tinker_officer.engine.models import BaseModel, load
-from tinker_officer.engine.projections import merged, with_lora
+from tinker_officer.engine.projections import bare, merged, with_lora
 from tinker_officer.errors import EngineError
 
 
@@ -93,6 +93,24 @@ def test_exported_adapters_load_in_peft(
 
     for projections in (with_lora(base, adapter), merged(base, adapter)):
         torch.testing.assert_close(_logits(base, projections, tokens), expected, rtol=1e-4, atol=3e-5)
+
+
+def test_decoding_in_bfloat16_gives_the_numbers_of_training(
+    oracle: Callable[..., Path], stirred: Callable[..., Adapter]
+) -> None:
+    """Laid out for decoding, a bfloat16 model gives the same logits, of few tokens and of many."""
+    base = load("tiny", oracle("qwen2"), dtype="bfloat16")
+    if base.activations != torch.float32:
+        pytest.skip("this processor multiplies bfloat16 itself")
+    for adapter in (stirred(base, LoraSpec(rank=4, seed=1)), None):
+        beside = bare(base) if adapter is None else with_lora(base, adapter)
+        for tokens in (torch.arange(5), torch.arange(50)):
+            torch.testing.assert_close(
+                _logits(base, merged(base, adapter), tokens),
+                _logits(base, beside, tokens),
+                rtol=1e-5,
+                atol=1e-5,
+            )
 
 
 def _logits(base: BaseModel, projections: Any, tokens: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ Which kernel is taken depends on the processor alone, never on a timing, so that
 - float32 rows with bfloat16 weights, as on a processor without bfloat16 units: a product with a float32 copy
   of the weight, a block at a time. torch's own bfloat16 product is eight times slower there (75 against 9
   GFLOP/s), and rounds what need not be.
+- Few such rows, as in decoding: FBGEMM's product with a float16 weight, which widens in registers.
 - Elsewhere, also on a GPU: torch's own.
 """
 
@@ -16,6 +17,7 @@ Which kernel is taken depends on the processor alone, never on a timing, so that
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from functools import cache
@@ -28,6 +30,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own spelling
 
 Product = Callable[[Tensor], Tensor]
 _BLOCK = 2**21  # numbers of a weight copied to float32 at a time: 8 MB, so that they stay in the cache
+HALVED_ROWS = 32  # as many rows at most are multiplied by a float16 weight: more are bound by arithmetic
 _scratch = threading.local()  # where they are copied to: fresh memory would cost more than the copy
 
 
@@ -146,3 +149,33 @@ def prepacked(weight_O_I: Tensor, *, rows: int = 16) -> Product:
         return lambda x: linear(x, weight_O_I)
     packed = torch.ops.mkldnn._reorder_linear_weight(weight_O_I.contiguous(), rows)  # noqa: SLF001 - the operator's name
     return lambda x: _onednn(x, packed)
+
+
+def halved(weight_O_I: Tensor) -> Product | None:
+    """Return `x -> x @ weight.T` of few float32 rows and a bfloat16 weight; None where that is not exact.
+
+    The weight is kept as float16 times a power of two. The eight bits of a bfloat16 number fit; only a number
+    below 2**-32 of the largest may be rounded, by 2**-39 of the largest at most: far less than float32
+    rounds a sum. Products and sums are float32.
+
+    Args:
+        weight_O_I: weight, shape `(O, I)`; the result keeps its own copy.
+    """
+    engines = torch.backends.quantized.supported_engines
+    if weight_O_I.device.type != "cpu" or "fbgemm" not in engines:
+        return None
+    wide = weight_O_I.float()
+    largest = float(wide.abs().max())
+    if not 2.0**-60 < largest < 2.0**60:
+        return None
+    scale = 2.0 ** (15 - math.frexp(largest)[1])
+    scaled = wide * scale
+    if float((scaled.half().float() - scaled).abs().max()) > 2.0**-25:
+        return None
+    packed, back = torch.ops.quantized.linear_prepack_fp16(scaled, None), 1 / scale
+
+    def product(x: Tensor) -> Tensor:
+        out: Tensor = torch.ops.quantized.linear_dynamic_fp16(x.contiguous(), packed)
+        return out.mul_(back)
+
+    return product

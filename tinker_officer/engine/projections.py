@@ -18,7 +18,15 @@ from torch.autograd.function import once_differentiable
 
 from tinker_officer.engine.borrowed import Borrowed, logprobs
 from tinker_officer.engine.head import chunk_rows, target_logprobs
-from tinker_officer.engine.kernels import add_linear, applied, linear, onednn_pays, prepacked
+from tinker_officer.engine.kernels import (
+    HALVED_ROWS,
+    add_linear,
+    applied,
+    halved,
+    linear,
+    onednn_pays,
+    prepacked,
+)
 from tinker_officer.engine.lora import Adapter, Pair
 from tinker_officer.engine.models import BaseModel
 
@@ -197,21 +205,45 @@ def _hooked(base: Borrowed, pairs: dict[tuple[int, str], Pair], scaling: float) 
 
 
 def merged(base: BaseModel, adapter: Adapter | None) -> Projections:
-    """Return the linear layers with an adapter added into the weights, laid out for decoding; no gradients.
+    """Return the linear layers with an adapter, laid out for decoding; no gradients.
 
-    The copy costs as much memory as the base. In bfloat16 nothing is merged, since rounding the sum would
-    lose most of a small adapter: the LoRA stays beside the weight. So it does in a borrowed model.
+    In float32 the adapter is added into a copy as large as the base. In bfloat16 nothing is merged, since
+    rounding the sum would lose most of a small adapter: the LoRA stays beside the weight, of which there is a
+    copy as float16 where that pays (`kernels.halved`). In a borrowed model the LoRA stays beside it too.
     """
-    if base.dtype != "float32" or isinstance(base, Borrowed):
+    if isinstance(base, Borrowed) or base.activations != torch.float32:
         return bare(base) if adapter is None else with_lora(base, adapter)
     pairs = {} if adapter is None else adapter.pairs()
     scaling = 1.0 if adapter is None else adapter.scaling
 
     def project(key: tuple[int, str], weight: Tensor, bias: Tensor | None) -> Projection:
-        product = prepacked(_sum(weight, pairs.get(key), scaling))
+        pair = pairs.get(key)
+        if weight.dtype != torch.float32:
+            return _decoding(weight, bias, pair, scaling)
+        product = prepacked(_sum(weight, pair, scaling))
         return product if bias is None else lambda x: product(x).add_(bias)
 
     return _assemble(base, project, pairs, scaling)
+
+
+def _decoding(weight: Tensor, bias: Tensor | None, pair: Pair | None, scaling: float) -> Projection:
+    """Return a linear layer with its LoRA beside it, by one product for few rows and by another for many."""
+    few = halved(weight)
+    # One product for the LoRA of all projections: zeros where one's `low` would meet another's B.
+    up = None if pair is None else _diagonal(pair.ups).mul_(scaling)
+
+    def product(x: Tensor) -> Tensor:
+        y = few(x) if few is not None and x.shape[0] <= HALVED_ROWS else linear(x, weight)
+        if bias is not None:
+            y.add_(bias)
+        return y if pair is None or up is None else add_linear(y, linear(x, pair.down), up)
+
+    return product
+
+
+def _diagonal(blocks: tuple[Tensor, ...]) -> Tensor:
+    out: Tensor = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return out
 
 
 def _assemble(
