@@ -336,6 +336,21 @@ def test_a_file_that_was_replaced_is_the_one_that_is_written_to(tmp_path):
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
+@pytest.mark.skipif(safe_in_wal(sqlite3.sqlite_version_info), reason="this SQLite keeps WAL mode")
+def test_an_open_registry_does_not_hold_a_file_in_wal_mode(tmp_path):
+    """Put into WAL mode and written to, the file is still taken out of it by the next who opens it."""
+    path = tmp_path / "models.db"
+    registry = Registry.open(path)
+    registry.register("first", name="m")
+    with closing(sqlite3.connect(path)) as other:
+        assert other.execute("PRAGMA journal_mode=WAL").fetchone() == ("wal",)
+        registry.register("second", name="m")
+    assert len(Registry.open(path).versions("m")) == 2
+    with closing(sqlite3.connect(path)) as other:
+        assert other.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+    assert registry.register("third", name="m").number == 3
+
+
 def test_threads_share_a_registry(tmp_path):
     """Four threads register at once with one registry; all is there, and closing lets go of the file."""
     path = tmp_path / "models.db"

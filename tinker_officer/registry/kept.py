@@ -51,8 +51,11 @@ class Keeper:
         return self._new()
 
     def keep(self, connection: Lasting) -> bool:
-        """Keep a connection, without the pages that it read; return False where one is kept already."""
-        if self._idle:
+        """Keep a connection, without the pages that it read; return False where one is kept already.
+
+        In WAL mode none is: a file cannot be taken out of that mode while a connection is open.
+        """
+        if self._idle or self._path.with_name(f"{self._path.name}-wal").exists():
             return False
         connection.execute("PRAGMA shrink_memory")
         self._idle.append((self._place(), connection))
