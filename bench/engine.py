@@ -54,7 +54,7 @@ def training_rows(dtype: str) -> dict[str, Rows]:
     # No more rows: padded, plain PEFT holds 2.4 MB a token. In bfloat16 without bfloat16 units it is so
     # slow that its rows are shorter.
     narrow = dtype == "bfloat16"
-    longest, count, length = (200, 1, 256) if narrow else (1000, 8, 256)
+    longest, count, length = (100, 1, 64) if narrow else (1000, 8, 256)
     chat = [row(int(n), int(n) // 3) for n in np.linspace(30, longest, 3)]
     full = [row(length, length) for _ in range(count)]
     return {
