@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import Mapping
@@ -120,6 +121,18 @@ class CheckpointLog:
                     error,
                     extra={"officer.step": saved.step},
                 )
+
+
+def save_for_sampler(client: tinker.TrainingClient, name: str, ttl_s: int | None = None) -> Any:
+    """Return the SDK's future of weights saved for sampling: those after what was asked before, no later.
+
+    SDK 0.38 gives each request its turn in the thread that asks; a save for sampling alone gets it on the
+    SDK's own loop, so that a step which is asked for next could come first, and would be in what is saved.
+    Hence this returns when the loop has come that far.
+    """
+    future = client.save_weights_for_sampler(name, ttl_s)
+    client.holder.run_coroutine_threadsafe(asyncio.sleep(0)).result()
+    return future
 
 
 def rest_client(service: tinker.ServiceClient) -> Any:

@@ -179,7 +179,7 @@ class Loop:
                 pending.append(self._submit(submitted))
             if pending:
                 metrics = self._take(pending.popleft())
-                if not pending and self.step == horizon and not self._stopping():
+                if self._may_evaluate(standing=not pending and self.step == horizon):
                     metrics = self._evaluate(metrics)
                 self.publish(Step(self.step, metrics))
                 recent.append((metrics["train/total_tokens"], metrics["time/step_s"]))
@@ -190,8 +190,15 @@ class Loop:
                 cost = f", cost {metrics['cost/train']:.4g}" if "cost/train" in metrics else ""
                 bar.advance(note=f"{shown}, {speed}{cost}")
 
+    def _may_evaluate(self, *, standing: bool) -> bool:
+        """Return whether this step is evaluated, if that is due; `standing`: nothing is on its way."""
+        return not self._called_off() if self._going_on else standing and not self._stopping()
+
+    def _called_off(self) -> bool:
+        return self.cancelled.is_set() or self.aborted.is_set()
+
     def _stopping(self) -> bool:
-        if self.cancelled.is_set() or self.aborted.is_set():
+        if self._called_off():
             return True
         return self.step < self._steps and self._spending.over() is not None
 
@@ -202,12 +209,19 @@ class Loop:
             return "completed"
         if not unasked and (reason := self._inline.stop_reason()):
             return reason
-        if self.cancelled.is_set() or self.aborted.is_set():
+        if self._called_off():
             return "cancelled"
         return self._spending.over()
 
+    @property
+    def _going_on(self) -> bool:
+        """Whether nothing that an evaluation finds can end the run: then no step waits for one."""
+        return self._inline.beside and self.run.early_stop is None
+
     def _next_evaluation(self) -> int:
         """Return the step after which the loop must stand still to evaluate, or the last step."""
+        if self._going_on:
+            return self._steps
         return next(
             (step for step in range(self.step + 1, self._steps) if self._inline.due(step, self._steps)),
             self._steps,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from tinker_officer._journal import Journal
-from tinker_officer.train.checkpoints import CheckpointLog, delete
+from tinker_officer.train.checkpoints import CheckpointLog, delete, save_for_sampler
 from tinker_officer.train.source import Scene
 
 
@@ -56,7 +56,7 @@ class Policies:
         if self.lag == 0:
             self._clients = {version: client.save_weights_and_get_sampling_client().future()}
             return
-        saved = client.save_weights_for_sampler(f"{self.name}-policy-{version:06d}")
+        saved = save_for_sampler(client, f"{self.name}-policy-{version:06d}")
         self._clients[version] = _then(saved.future(), lambda reply: self._opened(version, reply.path))
 
     def at_or_before(self, version: int) -> tuple[int, Any]:

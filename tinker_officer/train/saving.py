@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from tinker_officer.train.checkpoints import CheckpointLog, Saved
+from tinker_officer.train.checkpoints import CheckpointLog, Saved, save_for_sampler
 from tinker_officer.train.evaluating import Inline
 from tinker_officer.train.session import Session
 from tinker_officer.train.waiting import Waiter
@@ -69,7 +69,7 @@ class Saver:
             proof=client.forward([_probe()], "cross_entropy"),
             # The name is this client's own; overwriting makes a save that the SDK repeats harmless.
             state=client.save_state(name, ttl, overwrite=True),
-            sampler=client.save_weights_for_sampler(name, ttl) if sampled else None,
+            sampler=save_for_sampler(client, name, ttl) if sampled else None,
         )
 
     def proof(self, pending: Pending, step: int) -> dict[str, float]:
