@@ -24,7 +24,7 @@ class Checkpoint:
     """A saved state of the weights after `step` optimizer steps.
 
     Args:
-        step: optimizer steps that went into it; 0 is the untrained adapter.
+        step: optimizer steps of its run that went into it; 0 is where the run began.
         state_path: `tinker://` path to resume from, with the optimizer.
         sampler_path: `tinker://` path to sample from; None where none was asked for.
         base_model: the model under the adapter.
