@@ -42,6 +42,8 @@ def test_a_reward_is_drawn_with_the_spread_of_its_episodes():
     for text in ("reward", "episodes, ± 1 sd", "train, smoothed"):
         assert text in svg
     assert "held_out/nll" not in svg
+    assert plots.measure(earned).caption == "Reward: higher is better. Below it, the learning rate."
+    assert "NLL, nats a token: lower is better" in plots.measure([]).caption
     assert "reverse KL" in plots.training([{**row, "distill/teacher_kl": 1.0} for row in earned], [])
 
 

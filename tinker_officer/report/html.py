@@ -78,6 +78,7 @@ def page(result: RunResult, *, cards: Sequence[Scorecard] = (), verdict: Verdict
         plan_text=sources[2],
         data_rows=_data_rows(result),
         training=Markup(plots.training(history, _curves(result, history))),  # noqa: S704 - our own SVG
+        caption=plots.measure(history).caption,
         figures=_figures(result),
         evals=_eval_rows(cards[-1]) if cards else [],
         differences=_difference_rows(comparison),

@@ -74,6 +74,12 @@ class Measure:
     axis: str
     spread: str | None = None
 
+    @property
+    def caption(self) -> str:
+        """What is drawn, and which way is better; only a reward has a spread, and is to rise."""
+        better = "lower" if self.spread is None else "higher"
+        return f"{self.axis[0].upper()}{self.axis[1:]}: {better} is better. Below it, the learning rate."
+
 
 MEASURES = (
     Measure("train/mean_nll", "train NLL", "NLL, nats a token"),
