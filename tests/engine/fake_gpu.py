@@ -83,8 +83,12 @@ def main(folder: Path) -> None:
     """Train and sample in both dtypes; print what was done."""
     _setup_privateuseone_for_python_backend(GPU)
     tensor: Callable[..., Tensor] = torch.tensor
+
+    def placed(data: Any, device: Any = None, **given: Any) -> Tensor:
+        return tensor(data, **given).to(device or "cpu")
+
     # torch makes a tensor of numbers on this device in no other way.
-    torch.tensor = lambda data, device=None, **given: tensor(data, **given).to(device or "cpu")  # type: ignore[assignment]
+    torch.tensor = placed  # type: ignore[assignment] - a function where torch has a builtin
     for dtype in ("float32", "bfloat16"):
         read = load("tiny", folder, dtype=dtype)
         with FakeTensorMode(shape_env=ShapeEnv()), sdpa_kernel(SDPBackend.MATH):

@@ -218,7 +218,7 @@ def test_a_list_of_prompts_is_searched_and_what_shows_no_text_is_refused() -> No
         (question, "a str"),
     ):
         with pytest.raises(EvalError, match="cannot be searched") as refused:
-            suite(question).contamination(train, progress=False)  # type: ignore[arg-type]
+            suite(question).contamination(train, progress=False)  # type: ignore[arg-type] - under test
         assert refused.value.got == got
 
 

@@ -85,9 +85,8 @@ def _chain(connection: sa.Connection, known_head: str) -> tuple[Chain | None, di
             if seq != count or link != prev or stored != chained(seq, link, body):
                 return None, {}
             prev = stored
-            rest, _, table = body[:-2].rpartition(
-                '","table":"'
-            )  # {..., "row": "<64 digits>", "table": "<name>"}
+            # {..., "row": "<64 digits>", "table": "<name>"}
+            rest, _, table = body[:-2].rpartition('","table":"')
             vouched[table].append(rest[-_HEX:])
             known = known or stored.startswith(known_head)
     return Chain(count, prev, known), vouched
