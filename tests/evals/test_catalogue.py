@@ -121,7 +121,8 @@ def test_what_is_missing_is_named() -> None:
         .benchmark("inspect_evals/strong_reject", judge_llm="openai/gpt-4o")
         .without("bfcl")
     )
-    missing = {name: str(error) for name, error in suite.check().items()}
+    found = suite.check()
+    missing = {name: str(error) for name, error in found.items()}
     assert set(missing) == {spec.name for spec in suite.evals}
     assert "the data set gaia-benchmark/GAIA is not in the cache" in missing["gaia_level1"]
     assert "with a token that was granted access" in missing["gaia_level1"]
@@ -129,6 +130,10 @@ def test_what_is_missing_is_named() -> None:
     assert "docker" in missing["apps"] or machine.docker() is None
     assert "no copy of https://raw.githubusercontent.com" in missing["strong_reject"]
     assert "no judge" not in missing["strong_reject"]
+    assert all(said in str(found) for said in missing.values())
+    assert str(found).endswith(f"0 of {len(missing)} evals can run: nothing can be asked yet")
+    assert EvalSuite().check() == {}
+    assert str(EvalSuite().check()) == "nothing is missing: 0 of 0 evals can run on this machine"
 
 
 def test_missing_packages_are_named_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

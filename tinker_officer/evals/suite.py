@@ -30,6 +30,7 @@ from tinker_officer.evals.asking import ask, prepare
 from tinker_officer.evals.contamination import DIRTY, Contamination
 from tinker_officer.evals.cookbook import Evaluator
 from tinker_officer.evals.methods import Methods
+from tinker_officer.evals.missing import Missing
 from tinker_officer.evals.race import against_card
 from tinker_officer.evals.results import LAYERS
 from tinker_officer.evals.scorecard import Scorecard
@@ -204,18 +205,23 @@ class EvalSuite(Methods):
             )
         return cls(found)
 
-    def check(self, layers: Collection[str] | None = None) -> dict[str, OfficerError]:
+    def check(self, layers: Collection[str] | None = None) -> Missing:
         """Return what is missing on this machine, by eval; empty when nothing is. Nothing is sampled.
 
         Tasks and case files are loaded for real: what passes here does not fail for want of data later.
+
+            >>> print(EvalSuite().benchmark("inspect_evals/gsm8k").check())
+            'gsm8k' cannot run on this machine
+              got:  the data set openai/gsm8k is not in the cache of this machine, ...
         """
-        missing: dict[str, OfficerError] = {}
-        for spec in self._of(layers):
+        errors: dict[str, OfficerError] = {}
+        specs = self._of(layers)
+        for spec in specs:
             try:
                 spec.prepare()
             except OfficerError as error:
-                missing[spec.name] = error
-        return missing
+                errors[spec.name] = error
+        return Missing(errors, asked=len(specs))
 
     def contamination(
         self,
