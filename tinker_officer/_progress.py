@@ -41,7 +41,7 @@ class Progress:
         self, total: int | None, label: str, *, unit: str, show: bool | None = None, every_s: float = 15.0
     ) -> None:
         self.total, self.label, self.unit, self.every_s = total, label, unit, every_s
-        self.done = 0
+        self.done = self._told = 0
         self._note = ""
         self._show = show is not False
         self._bar: _Bar | None = None
@@ -63,7 +63,7 @@ class Progress:
             self._over = True
             if self._bar is not None and not self._bar.hidden:
                 self._bar.close()
-        if self._bar is None and self._show and self.done:
+        if self._bar is None and self._show and self.done > self._told:
             self._say()
 
     @contextmanager
@@ -98,7 +98,7 @@ class Progress:
             self._say()
 
     def _say(self) -> None:
-        self._said = time.monotonic()
+        self._said, self._told = time.monotonic(), self.done
         elapsed = self._said - self._started
         share = f"{self.done}/{self.total}" if self.total else f"{self.done}"
         left = ""
