@@ -120,6 +120,7 @@ def test_several_weight_files(oracle: Callable[..., Path], tmp_path: Path) -> No
         ({"mlp_bias": True}, "mlp.down_proj.bias"),
         ({"vocab_size": 98}, "(97, 32)"),
         ({"num_hidden_layers": 3}, "no model.layers.2"),
+        ({"hidden_size": "32"}, "'hidden_size'"),
         ({"model_type": "no-such-model"}, "config.json"),
     ],
 )

@@ -25,7 +25,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own spelling
 from torch.utils.checkpoint import checkpoint
 
-from tinker_officer.engine.models import DTYPES, BaseModel, Linear, Shape, eos_ids
+from tinker_officer.engine.configuration import eos_ids
+from tinker_officer.engine.models import DTYPES, BaseModel, Linear, Shape
 from tinker_officer.engine.packing import runs
 from tinker_officer.engine.settings import context
 from tinker_officer.errors import EngineError
@@ -52,6 +53,7 @@ class Borrowed(BaseModel):
     """A frozen base model whose layers are transformers' own.
 
     Attributes:
+        config: its transformers configuration.
         module: the model, in evaluation mode, without gradients of its own.
         body: the part of it that makes the last hidden states.
         bias: of the output head.
@@ -59,6 +61,7 @@ class Borrowed(BaseModel):
         active: the LoRA that the hooks add, by the path of the linear layer.
     """
 
+    config: Any
     module: Any
     body: Any
     bias: Tensor | None

@@ -13,7 +13,6 @@ only, and the embedding that reads tokens stays as it was.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +21,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from tinker_officer.engine.configuration import EXPERTS, eos_ids, not_ours, read_config
 from tinker_officer.engine.kernels import bfloat16_units
 from tinker_officer.errors import EngineError
 
 
-SUPPORTED = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "smollm3")
-# Where a family of experts keeps them, and what it calls gate, up and down.
-_EXPERTS = {
-    "mixtral": ("block_sparse_moe", ("w1", "w3"), "w2"),
-    "qwen3_moe": ("mlp", ("gate_proj", "up_proj"), "down_proj"),
-}
-ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -131,7 +124,6 @@ class BaseModel:
     Attributes:
         name: the name it was asked for by.
         folder: where its files lie.
-        config: its transformers configuration.
         shape: its sizes.
         dtype: `"float32"` or `"bfloat16"`, of the weights.
         device: where its weights lie.
@@ -147,7 +139,6 @@ class BaseModel:
 
     name: str
     folder: Path
-    config: Any
     shape: Shape
     dtype: str
     device: torch.device
@@ -212,9 +203,9 @@ def load(name: str, folder: Path, *, dtype: str = "float32", device: str | None 
             need=" or ".join(map(repr, DTYPES)),
             fix='LocalEngine(dtype="float32")',
         )
-    config = _read_config(name, folder)
+    config = read_config(name, folder)
     where, kind = torch.device(device or "cpu"), DTYPES[dtype]
-    if _not_ours(config):
+    if not_ours(config):
         from tinker_officer.engine.borrowed import borrow
 
         return borrow(name, folder, config, dtype=dtype, device=where)
@@ -226,7 +217,6 @@ def load(name: str, folder: Path, *, dtype: str = "float32", device: str | None 
     return BaseModel(
         name=name,
         folder=folder,
-        config=config,
         shape=shape,
         dtype=dtype,
         device=where,
@@ -239,68 +229,6 @@ def load(name: str, folder: Path, *, dtype: str = "float32", device: str | None 
         inverse_frequencies=frequencies.to(where),
         rope_scale=scale,
     )
-
-
-def _read_config(name: str, folder: Path) -> Any:
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise EngineError(
-            f"the configuration of {name!r} cannot be read",
-            got=f"{folder.name}/config.json: {str(error).splitlines()[0]}",
-            need="a folder with config.json and *.safetensors, as save_pretrained() writes it",
-            fix=f"download {name!r} again, or name the folder that holds it",
-        ) from error
-    refused = _refused(config)
-    if refused:
-        from tinker_officer.engine.borrowed import BORROWED
-
-        raise EngineError(
-            f"the embedded engine does not know the architecture of {name!r}",
-            got=refused,
-            need=f"a decoder of text: {', '.join(sorted((*SUPPORTED, *BORROWED)))}",
-            fix="choose another base model, or train on Tinker: run.start(on=tinker.ServiceClient())",
-        )
-    return config
-
-
-def _refused(config: Any) -> str:
-    """Return why neither our decoder nor transformers' own can serve a model, or nothing."""
-    from tinker_officer.engine.borrowed import BORROWED
-
-    kind = f"model_type {config.model_type!r}"
-    if getattr(config, "quantization_config", None):
-        return "quantized weights"
-    if getattr(config, "is_encoder_decoder", False):
-        return f"{kind}: an encoder and a decoder"
-    if getattr(config, "vision_config", None) or getattr(config, "audio_config", None):
-        return f"{kind}: it takes images or sound; its text model alone may be served"
-    if config.model_type in _EXPERTS:
-        return ", ".join(_not_ours(config))
-    return "" if config.model_type in (*SUPPORTED, *BORROWED) else kind
-
-
-def _not_ours(config: Any) -> list[str]:
-    """Return what our decoder does not know of a model."""
-    if config.model_type not in SUPPORTED:
-        return [f"model_type {config.model_type!r}"]
-    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    rope = config.rope_parameters.get("rope_type", "default")
-    found = (
-        getattr(config, "hidden_act", "silu") != "silu" and f"hidden_act {config.hidden_act!r}",
-        bool(getattr(config, "mlp_bias", False)) and "mlp_bias",
-        window is not None and window < config.max_position_embeddings and f"a sliding window of {window}",
-        rope not in ROPE_TYPES and f"rope_type {rope!r}",
-        config.model_type in _EXPERTS and not _only_experts(config) and "layers without experts among others",
-    )
-    return [part for part in found if part]
-
-
-def _only_experts(config: Any) -> bool:
-    step = getattr(config, "decoder_sparse_step", None) or 1
-    return step == 1 and not getattr(config, "mlp_only_layers", None)
 
 
 def _shape(config: Any) -> Shape:
@@ -316,8 +244,8 @@ def _shape(config: Any) -> Shape:
         vocab=config.vocab_size,
         norm_eps=config.rms_norm_eps,
         rope_layers=tuple(bool(flag) for flag in rope[:layers]),
-        experts=config.num_local_experts if config.model_type in _EXPERTS else 0,
-        chosen=config.num_experts_per_tok if config.model_type in _EXPERTS else 0,
+        experts=config.num_local_experts if config.model_type in EXPERTS else 0,
+        chosen=config.num_experts_per_tok if config.model_type in EXPERTS else 0,
         renormalised=bool(getattr(config, "norm_topk_prob", True)),
     )
 
@@ -332,14 +260,6 @@ def _rotary(config: Any, shape: Shape) -> tuple[Tensor, float]:
 
     frequencies, scale = ROPE_INIT_FUNCTIONS[kind](config, "cpu")
     return frequencies.float(), float(scale)
-
-
-def eos_ids(folder: Path, config: Any) -> tuple[int, ...]:
-    """Return the tokens that end an answer: those of generation_config.json, else of the configuration."""
-    path = folder / "generation_config.json"
-    generation = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    ids = generation.get("eos_token_id", config.eos_token_id)
-    return tuple(ids) if isinstance(ids, list) else () if ids is None else (ids,)
 
 
 class _Reader:
@@ -409,7 +329,7 @@ def _layer(reader: _Reader, shape: Shape, kind: str, index: int) -> Layer:
         k_norm = reader.get(f"{at}.self_attn.k_norm.weight", shape.head_dim)
         qk_norm = torch.cat([q_norm.expand(shape.heads, -1), k_norm.expand(shape.kv_heads, -1)])
     router = None
-    if kind in _EXPERTS:
+    if kind in EXPERTS:
         gate_up, down, router = _experts(reader, shape, kind, at)
     else:
         gate_up = reader.stack(f"{at}.mlp", ("gate_proj", "up_proj"), shape)[0]
@@ -430,7 +350,7 @@ def _layer(reader: _Reader, shape: Shape, kind: str, index: int) -> Layer:
 
 def _experts(reader: _Reader, shape: Shape, kind: str, at: str) -> tuple[Tensor, Tensor, Tensor]:
     """Return a layer's experts, gate and up stacked, and its router."""
-    block, gate_up, down = _EXPERTS[kind]
+    block, gate_up, down = EXPERTS[kind]
     wide, narrow = shape.hidden, shape.intermediate
     inward, outward = [], []
     for expert in range(shape.experts):

@@ -265,11 +265,7 @@ class Workshop:
                 need="a CUDA GPU that this torch can use",
                 fix="LocalEngine(device='cpu')",
             )
-        from transformers import AutoConfig
-
         from tinker_officer.engine import sampler, trainer  # noqa: F401 - to have it behind us
-
-        AutoConfig.for_model("llama")  # what reading a model's configuration will import
 
     def base(self, name: str, folder: Path) -> BaseModel:
         """Return a base model, read from disk the first time."""
