@@ -76,11 +76,13 @@ def test_listing(client: tinker.TrainingClient, rest: tinker.RestClient) -> None
     assert {state, sampler} <= {one.tinker_path for one in everything}
 
 
-def test_deleting(client: tinker.TrainingClient, rest: tinker.RestClient) -> None:
-    """A deleted checkpoint is gone."""
-    path = client.save_state("gone").result().path
+def test_deleting(service: tinker.ServiceClient, client: tinker.TrainingClient) -> None:
+    """A deleted checkpoint is gone, whether it was named by path or by run and name."""
+    rest = service.create_rest_client()
+    path, other = (client.save_state(name).result().path for name in ("gone", "too"))
     rest.delete_checkpoint_from_tinker_path(path).result()
-    assert path not in _listed(rest, client)
+    rest.delete_checkpoint(client.model_id, "weights/too").result()
+    assert not {path, other} & _listed(rest, client).keys()
     with pytest.raises((tinker.NotFoundError, tinker.RequestFailedError)):
         client.load_state(path).result()
 

@@ -213,10 +213,14 @@ def test_bad_parameters(sampler: tinker.SamplingClient, ask: Any, given: dict[st
         ask.sample(sampler, **given)
 
 
-def test_handles(sampler: tinker.SamplingClient, ask: Any) -> None:
-    """A sampler travels to another client by its handle."""
+def test_handles(sampler: tinker.SamplingClient, address: tuple[str, str], ask: Any) -> None:
+    """A sampler travels to another client pickled, and by its handle."""
     import pickle
 
-    there = pickle.loads(pickle.dumps(sampler))
+    handle = sampler.get_sampler_handle()
     expected = sampler.compute_logprobs(ask.prompt()).result()
-    assert there.compute_logprobs(ask.prompt()).result()[1:] == pytest.approx(expected[1:], abs=1e-3)
+    for there in (
+        pickle.loads(pickle.dumps(sampler)),
+        tinker.SamplingClient.from_sampler_handle(handle, api_key=address[1]),
+    ):
+        assert there.compute_logprobs(ask.prompt()).result()[1:] == pytest.approx(expected[1:], abs=1e-3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import uuid
@@ -266,6 +267,8 @@ class Workshop:
                 fix="LocalEngine(device='cpu')",
             )
         from tinker_officer.engine import sampler, trainer  # noqa: F401 - to have it behind us
+
+        gc.freeze()  # what is imported stays: looking through it for garbage stops every answer for 0.1 s
 
     def base(self, name: str, folder: Path) -> BaseModel:
         """Return a base model, read from disk the first time."""
