@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
+from pathlib import Path
+from typing import Any
 
+import attrs
 import datasets
 import pytest
 from hypothesis import given, settings
@@ -13,7 +17,7 @@ from tinker_cookbook.rl.problem_env import ProblemGroupBuilder
 from tinker_cookbook.supervised.data import SupervisedDatasetFromHFDataset
 
 from tinker_officer import Conversations, EvalSuite, Pairs, graders
-from tinker_officer.errors import EvalError
+from tinker_officer.errors import DataError, EvalError
 from tinker_officer.evals import ngrams
 from tinker_officer.evals.results import EvalResult, Item
 from tinker_officer.evals.scorecard import Scorecard
@@ -72,7 +76,9 @@ def test_words_are_those_of_re(text: str) -> None:
 spoken = st.lists(
     st.tuples(
         st.sampled_from(["a", "I", "K", "\u212a", "7", "_", "é", "Я", "漢", "\U0001d400", "maybe", "été"]),
-        st.sampled_from([" ", ", ", "\n", "\u2019", " 😀 ", "\0", " — "]),
+        st.sampled_from(
+            [" ", ", ", "\n", "\u2019", " 😀 ", "\0", " — ", "\\", '\\\\"', '"\\\n', "\t", "\x7f"]
+        ),
     ).map("".join),
     max_size=40,
 )
@@ -93,14 +99,20 @@ def test_the_sieve_never_holds_back_a_run(
         run = " ".join(words[begins : begins + size] if size else words)
         text = run.upper() if run.isascii() else run
         held = f"{''.join(before)} {text} {''.join(after)}" if size else text
-        assert 1 in sieve.passing(["".join(after), held, "".join(before)])
+        texts = ["".join(after), held, "".join(before)]
+        assert 1 in sieve.passing(texts)
+        for is_ascii in (False, True):
+            lines = [json.dumps({"said": text}, ensure_ascii=is_ascii).encode() for text in texts]
+            assert 1 in sieve.passing_lines(lines)
 
 
 def test_a_sieve_holds_back_nearly_everything_else() -> None:
-    """Of 2,000 other sentences of the same words fewer than one in a hundred pass."""
+    """Of 2,000 other sentences of the same words fewer than one in a hundred pass, as texts and as lines."""
     rng = random.Random(9)
     sieve = Sieve.of((13, sentence(rng, 40)) for _ in range(200))
-    assert len(sieve.passing([sentence(rng, 40) for _ in range(2000)])) < 20
+    others = [sentence(rng, 40) for _ in range(2000)]
+    assert len(sieve.passing(others)) < 20
+    assert len(sieve.passing_lines([json.dumps([text]).encode() for text in others])) < 20
 
 
 def test_a_copied_item_is_found_with_its_rows(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -165,6 +177,52 @@ def test_many_rows_against_a_plain_search() -> None:
     wanted = {f"q{n}": (len(rows_), len(met[n]) / len(runs[n])) for n, rows_ in seen.items()}
     assert wanted
     assert {item.id: (item.rows, item.overlap) for item in found.exposed} == wanted
+
+
+def test_a_file_is_searched_like_a_list(tmp_path: Path) -> None:
+    """In whatever shape: a row that does not show its texts as they are (parts, joined fields) is parsed."""
+    rng = random.Random(8)
+    asked = [sentence(rng, 20) for _ in range(7)] + ['Say "é": now!\n', "не более трёх слов", "ünß 漢字"]
+    halves = [" ".join(words) for words in (asked[1].split()[:10], asked[1].split()[10:])]
+    shapes: list[dict[str, Any]] = [
+        {"input": f"so:\n{asked[0]}\t\u2019", "output": "yes"},
+        {"instruction": halves[0], "input": halves[1], "output": "yes"},
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "text": f"{half} "} for half in halves]}
+            ]
+        },
+        {"conversations": [{"from": "human", "value": asked[2].upper()}, {"from": "gpt", "value": "\\n"}]},
+        {"input": "?", "output": {"\n": asked[3], "b": "\\"}},
+        {"input": asked[4].replace("k", "\u212a").replace(" ", "\n", 3), "output": "no"},
+        *({"input": text, "output": "no"} for text in asked[7:]),
+        *({"input": sentence(rng, 30), "output": "no"} for _ in range(20)),
+    ]
+    shapes[2]["messages"].append({"role": "assistant", "content": "yes"})
+    wanted = suite(*asked).contamination(Conversations.from_list(shapes), progress=False)
+    assert {item.id for item in wanted.exposed} == {"q0", "q1", "q2", "q3", "q4", "q7", "q8", "q9"}
+    for is_ascii, end in ((True, "\n"), (False, "\r\n")):
+        file = tmp_path / f"{is_ascii}.jsonl"
+        file.write_text("".join(json.dumps(row, ensure_ascii=is_ascii) + end for row in shapes), newline="")
+        train = Conversations.from_jsonl(file)
+        found = suite(*asked).contamination(train, progress=False)
+        assert [attrs.evolve(item, where=()) for item in found.exposed] == [
+            attrs.evolve(item, where=()) for item in wanted.exposed
+        ]
+        hidden = [at for at, line in enumerate(train.written(range(len(train)))) if line is None]
+        assert hidden == [1, 2, 4]
+
+
+def test_a_row_that_has_changed_is_no_clean_row(tmp_path: Path) -> None:
+    """Not even one that would be held back: the report is about the rows that were checked."""
+    rng = random.Random(10)
+    file = tmp_path / "train.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows(*(sentence(rng, 9) for _ in range(9)))))
+    train = Conversations.from_jsonl(file)
+    file.write_text(file.read_text().replace("answer 4", "answer 5"))
+    with pytest.raises(DataError, match="has changed") as refused:
+        suite(sentence(rng, 20)).contamination(train, progress=False)
+    assert "train.jsonl:5" in refused.value.got
 
 
 def test_held_out_conversations_and_benchmarks_are_looked_for_too() -> None:

@@ -186,6 +186,13 @@ class CheckedRows(Generic[ItemT]):
         """Return where row `index` stands, for people, without reading it: `tickets.jsonl:17`."""
         return self._store.where(int(self._rows[index]))
 
+    def written(self, indices: Sequence[int]) -> Sequence[bytes | None]:
+        """Return the line of JSON of each row that shows its texts, as it was checked; None for others.
+
+        A row shows its texts where each of its messages' texts is one of the line's strings, whole.
+        """
+        return self._store.written(self._rows[np.asarray(indices, np.intp)].tolist())
+
     def take(self, count: int) -> Self:
         """Return the first `count` rows, all of them when there are fewer."""
         if operator.index(count) < 1:

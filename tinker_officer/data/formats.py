@@ -49,6 +49,11 @@ class Row:
         """What the row says, without its other fields: what its digest is of."""
         return [self.messages, self.tools] if self.tools else self.messages
 
+    @property
+    def turns(self) -> tuple[Json, ...]:
+        """All of its messages."""
+        return self.messages
+
 
 def normalise(row: Any, shape: str | None = None) -> Row:
     """Return `row` in the one shape that everything else works on.

@@ -18,9 +18,9 @@ from tinker_officer._progress import Progress
 from tinker_officer._text import nearest
 from tinker_officer.data import spool
 from tinker_officer.data.columns import Growing
-from tinker_officer.data.messages import RowError
+from tinker_officer.data.messages import Json, RowError
 from tinker_officer.data.quarantine import Quarantine
-from tinker_officer.data.rows import LineStore, SequenceStore, Store, lines, parse_line
+from tinker_officer.data.rows import LineStore, SequenceStore, Store, lines, mark, parse_line, shows
 from tinker_officer.errors import DataError
 
 
@@ -39,6 +39,10 @@ class Checked(Protocol):
     @property
     def content(self) -> Any:
         """What the row says, as JSON, without its other fields."""
+
+    @property
+    def turns(self) -> Sequence[Json]:
+        """All of its messages."""
 
 
 @attrs.frozen
@@ -205,7 +209,8 @@ def _lines(
     _check_settings(kind, on_error, shape)
     name, call = str(path), f"{kind.loader}.{loader}"
     problems = Problems(name, kind)
-    offsets, numbers, digests = Growing("<i8"), Growing("<i8"), Growing((np.uint8, (DIGEST_BYTES,)))
+    offsets, numbers, marks = Growing("<i8"), Growing("<i8"), Growing("<u4")
+    digests = Growing((np.uint8, (DIGEST_BYTES,)))
     short = Path(name).name
     size = plain.stat().st_size
     if progress is None and size < _SOON_BYTES:
@@ -218,7 +223,9 @@ def _lines(
         done = kept = 0
         for number, offset, line in lines(plain):
             try:
-                content = content_digest(kind.normalise(parse_line(line), shape))
+                raw = parse_line(line)
+                row = kind.normalise(raw, shape)
+                content = content_digest(row)
             except RowError as error:
                 reason = str(error)
                 if offset + len(line) == size and reason.startswith("not JSON"):
@@ -229,6 +236,7 @@ def _lines(
                 digests += content
                 offsets += offset.to_bytes(8, "little")
                 numbers += number.to_bytes(8, "little")
+                marks += (mark(line) if shows(raw, row.turns) else 0).to_bytes(4, "little")
                 kept += 1
             bar.advance(offset + len(line) - done)
             done = offset + len(line)
@@ -238,7 +246,7 @@ def _lines(
         if on_error == "raise" or not kept:
             problems.refuse(_fix(plain, name, call, kind, some=kept > 0))
         quarantine.keep()
-    store = LineStore(plain, name, offsets.column(), numbers.column(), unit)
+    store = LineStore(plain, name, offsets.column(), numbers.column(), marks.column(), unit)
     return Loaded(name, shape, store, digests.column(), problems.count)
 
 

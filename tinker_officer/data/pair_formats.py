@@ -52,6 +52,11 @@ class PairRow:
         said = [self.prompt, self.chosen, self.rejected]
         return [*said, self.tools] if self.tools else said
 
+    @property
+    def turns(self) -> tuple[Json, ...]:
+        """All of its messages, on all sides."""
+        return (*self.prompt, *self.chosen, *self.rejected)
+
 
 def normalise(row: Any, shape: str | None = None) -> PairRow:
     """Return `row` in the one shape that everything else works on.

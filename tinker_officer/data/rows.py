@@ -7,21 +7,23 @@ A file is never held open, and never read whole.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
+from zlib import crc32
 
 import attrs
 import numpy as np
 import numpy.typing as npt
 import orjson
 
-from tinker_officer.data.messages import RowError
+from tinker_officer.data.messages import Json, RowError
 from tinker_officer.errors import DataError
 
 
 _BOM = b"\xef\xbb\xbf"
 _NESTING = "nested too deeply"
+_AT_ONCE_BYTES = 16 << 20  # lines that stand no farther apart are read together
 
 
 class Store(Protocol):
@@ -32,6 +34,9 @@ class Store(Protocol):
 
     def guess(self, numbers: Sequence[int]) -> Iterator[Any]:
         """Yield raw rows quickly, unchecked; None for one that `read` has to look at."""
+
+    def written(self, numbers: Sequence[int]) -> Sequence[bytes | None]:
+        """Return the line of each row that shows its texts and is as it was checked; None for others."""
 
     def where(self, number: int) -> str:
         """Say where row `number` stands, for people."""
@@ -70,14 +75,45 @@ def lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
                 yield number, start, line
 
 
+def mark(line: bytes) -> int:
+    """Return the checksum of a line without its end, 32 bits; never that of no line, 0."""
+    return crc32(line) or 1
+
+
+def shows(row: Mapping[str, Any], turns: Iterable[Json]) -> bool:
+    """Whether each of a row's messages has for its text one of the strings of the raw row, whole.
+
+    Said only of strings that are values of the row, or of objects in its lists.
+    """
+    strings: set[int] = set()
+    for value in row.values():
+        if type(value) is str:
+            strings.add(id(value))
+        elif type(value) is list:
+            for part in value:
+                if type(part) is dict:
+                    strings.update(map(id, part.values()))
+    return all(type(text := turn["content"]) is str and id(text) in strings for turn in turns)
+
+
 @attrs.frozen(eq=False)
 class LineStore:
-    """Rows that are lines of `path`; `name` is what the user called the file, `unit` what a row is there."""
+    """Rows that are lines of a file.
+
+    Attributes:
+        path: the file.
+        name: what the user called it.
+        offsets: where each line begins, bytes.
+        numbers: of each line, from 1.
+        marks: of each line its `mark`, if every text of the row is one of its strings; else 0.
+        unit: what a row is there.
+    """
 
     path: Path
     name: str
     offsets: npt.NDArray[np.int64] = attrs.field(repr=False)
     numbers: npt.NDArray[np.int64] = attrs.field(repr=False)
+    marks: npt.NDArray[np.uint32] = attrs.field(repr=False)
     unit: str = "line"
 
     def read(self, number: int) -> Any:
@@ -107,6 +143,26 @@ class LineStore:
             for _ in numbers:
                 yield None
 
+    def written(self, numbers: Sequence[int]) -> Sequence[bytes | None]:
+        """Return the line of each row that shows its texts and is as it was checked; None for others."""
+        indices = np.asarray(numbers, np.intp)
+        starts, marks = self.offsets[indices], self.marks[indices].tolist()
+        at_once = len(starts) and (np.diff(starts) > 0).all() and starts[-1] - starts[0] < _AT_ONCE_BYTES
+        found: list[bytes | None] = []
+        try:
+            with self.path.open("rb") as file:
+                for part in [starts] if at_once else starts[:, None]:
+                    file.seek(int(part[0]))
+                    text = file.read(int(part[-1] - part[0])) + file.readline()
+                    for start in (part - part[0]).tolist():
+                        end = text.find(b"\n", start)
+                        line = (text[start:end] if end >= 0 else text[start:]).rstrip(b"\r\n")
+                        expected = marks[len(found)]
+                        found.append(line if expected and mark(line) == expected else None)
+        except OSError:  # the file is gone: `read` says so
+            return [None] * len(marks)
+        return found
+
     def where(self, number: int) -> str:
         """Say where row `number` stands: `tickets.jsonl:17`."""
         place = f"{int(self.numbers[number])}"
@@ -128,6 +184,10 @@ class SequenceStore:
         """Yield raw rows."""
         for number in numbers:
             yield self.rows[number]
+
+    def written(self, numbers: Sequence[int]) -> Sequence[bytes | None]:
+        """Return None for each row: they are no lines."""
+        return [None] * len(numbers)
 
     def where(self, number: int) -> str:
         """Say where row `number` stands: `list[17]`."""

@@ -180,20 +180,38 @@ def _distinct(parts: Sequence[_Entries]) -> _Entries:
 
 
 def _passing(index: Index, train: Source, within: range) -> tuple[list[str], list[int]]:
-    """Return the texts of these rows that may hold something of the index, and the row of each."""
+    """Return the texts of these rows that may hold something of the index, and the row of each.
+
+    A row whose line shows its texts is parsed, and held against its digest, only if its line passes.
+    """
     texts: list[str] = []
     owners: list[int] = []
-    for start in range(within.start, within.stop, _BATCH):
-        numbers = range(start, min(start + _BATCH, within.stop))
+    rows = _rows_passing(index, train, within)
+    for start in range(0, len(rows), _BATCH):
+        some = rows[start : start + _BATCH]
         said: list[str] = []
         first = [0]
-        for texts_of_row in train.said(numbers):
+        for texts_of_row in train.said(some):
             said += texts_of_row
             first.append(len(said))
         passing = index.sieve.passing(said)
         texts += [said[at] for at in passing]
-        owners += (np.searchsorted(first, passing, "right") - 1 + start).tolist()
+        owners += np.array(some, np.intp)[np.searchsorted(first, passing, "right") - 1].tolist()
     return texts, owners
+
+
+def _rows_passing(index: Index, train: Source, within: range) -> list[int]:
+    """Return those of these rows whose line passes the sieve, or does not show all their texts."""
+    found: list[int] = []
+    for start in range(within.start, within.stop, _BATCH):
+        rows = range(start, min(start + _BATCH, within.stop))
+        written = train.written(rows)
+        lines = [line for line in written if line is not None]
+        passing = index.sieve.passing_lines(lines)
+        shown = [at for at, line in enumerate(written) if line is not None]
+        hidden = [at for at, line in enumerate(written) if line is None]
+        found += [rows[at] for at in sorted([*hidden, *(shown[at] for at in passing)])]
+    return found
 
 
 class _Found:

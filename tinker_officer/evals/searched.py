@@ -21,7 +21,10 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def said(self, rows: range) -> Iterator[Iterable[str]]:
+    def written(self, rows: Sequence[int]) -> Sequence[bytes | None]:
+        """Return the line of JSON of each row whose texts are strings of one; None for others."""
+
+    def said(self, rows: Sequence[int]) -> Iterator[Iterable[str]]:
         """Yield the texts of each of these rows."""
 
     def where(self, row: int) -> str:
@@ -65,7 +68,10 @@ class _Conversations:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def said(self, rows: range) -> Iterator[Iterable[str]]:
+    def written(self, rows: Sequence[int]) -> Sequence[bytes | None]:
+        return self.rows.written(rows)
+
+    def said(self, rows: Sequence[int]) -> Iterator[Iterable[str]]:
         for row, messages in zip(rows, self.rows.plain_messages(rows), strict=True):
             yield [
                 content if type(content := message["content"]) is str else text_of(message)
@@ -85,7 +91,10 @@ class _Pairs:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def said(self, rows: range) -> Iterator[Iterable[str]]:
+    def written(self, rows: Sequence[int]) -> Sequence[bytes | None]:
+        return self.rows.written(rows)
+
+    def said(self, rows: Sequence[int]) -> Iterator[Iterable[str]]:
         for pair in map(self.rows.__getitem__, rows):
             yield map(text_of, (*pair.prompt, *pair.chosen, *pair.rejected))
 
@@ -100,7 +109,10 @@ class _Texts:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def said(self, rows: range) -> Iterator[Iterable[str]]:
+    def written(self, rows: Sequence[int]) -> Sequence[bytes | None]:
+        return [None] * len(rows)
+
+    def said(self, rows: Sequence[int]) -> Iterator[Iterable[str]]:
         for row in rows:
             yield (self.rows[row],)
 

@@ -1,50 +1,28 @@
 """A sieve before the search for an exam: which texts may hold one of its runs of words, and which cannot.
 
-A text is cut down to its letters, lower-cased, a byte each, with nothing in between: equal runs of words have
-equal bytes. Of the exam's runs every stretch of so many bytes is known; of a text only every sixteenth is
-looked up, or closer where a run is short. However a run lies in a text, it covers one that is looked up: so
-what the sieve holds back holds no run. What it lets through is for `leaks` to look at exactly.
+Of texts and runs only the letters are seen (`letters`): equal runs of words have equal letters. Of the
+exam's runs every stretch of so many letters is known; of a text only every sixteenth is looked up, or closer
+where a run is short. However a run lies in a text, it covers one that is looked up: so what the sieve holds
+back holds no run. What it lets through is for `leaks` to look at exactly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import cache
-from typing import Self
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from typing import Self, TypeAlias
 
 import attrs
 import numpy as np
 import numpy.typing as npt
 
-from tinker_officer.evals import ngrams
+from tinker_officer.evals import letters, ngrams
 
 
 _WORD_BYTES = 8
 _FACTOR = np.uint64(ngrams.BASE)
 _SPARSE = 64  # places, a bit each, for a hash that is known, at least: few others fall on theirs
 _BITS = np.left_shift(np.uint8(1), np.arange(8, dtype=np.uint8))
-
-
-def letters(texts: Sequence[str]) -> bytes:
-    """Return the letters of `texts`, lower-cased, a byte each, and a zero after each text."""
-    joined = "\0".join([*texts, ""])
-    if joined.count("\0") != len(texts):
-        return letters([text.replace("\0", " ") for text in texts])
-    bytes_, between = _tables()
-    if joined.isascii():
-        return joined.encode("ascii").translate(bytes_[:256].tobytes(), between)
-    codes = np.frombuffer(joined.encode("utf-16-le", "surrogatepass"), "<u2")
-    return np.take(bytes_, codes).tobytes().translate(None, b"\1")
-
-
-@cache
-def _tables() -> tuple[npt.NDArray[np.uint8], bytes]:
-    """Return the byte of each code point of 16 bits, 1 for what is no letter, and what of ASCII that is."""
-    lowered = ngrams.lowered()[: 1 << 16]
-    found = np.where(lowered < 128, lowered, 128 + lowered % 128).astype(np.uint8)  # noqa: PLR2004 - ASCII
-    found[lowered == 0] = 1
-    found[0] = 0
-    return found, bytes(code for code in range(128) if found[code] == 1)
 
 
 @attrs.frozen(eq=False)
@@ -109,6 +87,7 @@ class _Tier:
 
 
 _TIERS = (_Tier(24, 16), _Tier(16, 8), _Tier(8, 4), _Tier(8, 1))
+_ENOUGH = _TIERS[2].reach  # letters of ASCII by which a run with others is known all the same
 
 
 def _stretches(text: bytes, size: int, offset: int, apart: int = _WORD_BYTES) -> ngrams.Hashes:
@@ -127,18 +106,77 @@ def _stretches(text: bytes, size: int, offset: int, apart: int = _WORD_BYTES) ->
     return hashes
 
 
+_Runs: TypeAlias = tuple[bytes, npt.NDArray[np.intp], npt.NDArray[np.intp]]
+
+
+@attrs.frozen(eq=False)
+class _Net:
+    """What of the exam is known in one alphabet.
+
+    Attributes:
+        tables: stretches of runs, by their length.
+        wholes: the letters of texts that count as a whole.
+    """
+
+    tables: tuple[tuple[_Tier, Table], ...]
+    wholes: frozenset[bytes]
+
+    @classmethod
+    def of(cls, runs: Iterable[_Runs], wholes: Iterable[bytes]) -> Self:
+        """Return what knows these runs, each with enough letters for some tier, and these whole texts."""
+        found: list[list[ngrams.Hashes]] = [[] for _ in _TIERS]
+        for text, first, last in runs:
+            for stretches, tier in zip(found, _TIERS, strict=True):
+                fits = last - first >= tier.reach
+                stretches.append(_covered(text, first[fits], last[fits], tier.size))
+                first, last = first[~fits], last[~fits]  # noqa: PLW2901 - those that are left
+        tables = tuple(
+            (tier, Table.of(np.concatenate(stretches)))
+            for tier, stretches in zip(_TIERS, found, strict=True)
+            if any(len(part) for part in stretches)
+        )
+        return cls(tables, frozenset(wholes))
+
+    def __bool__(self) -> bool:
+        return bool(self.tables or self.wholes)
+
+    def caught(self, text: bytes) -> set[int]:
+        """Return which of the texts of `text`, each with `END` after it, may hold something that is known."""
+        if not self:
+            return set()
+        codes = np.frombuffer(text, np.uint8)
+        ends = np.flatnonzero(codes == letters.END)
+        held = [np.searchsorted(ends, tier.met(text, table)) for tier, table in self.tables]
+        if self.wholes:
+            stops = np.flatnonzero(codes <= letters.QUOTE)
+            begins = np.append(0, stops[:-1] + 1)
+            short = np.flatnonzero(stops - begins <= max(map(len, self.wholes)))
+            short = short[self._firsts[codes[begins[short]]]]
+            pieces = zip(begins[short].tolist(), stops[short].tolist(), strict=True)
+            equal = [begin for begin, stop in pieces if text[begin:stop] in self.wholes]
+            held.append(np.searchsorted(ends, np.array(equal, np.intp)))
+        return set(np.concatenate(held).tolist())
+
+    @cached_property
+    def _firsts(self) -> npt.NDArray[np.bool_]:
+        """Whether some whole text begins with a letter."""
+        firsts = np.zeros(256, np.bool_)
+        firsts[[whole[0] for whole in self.wholes]] = True
+        return firsts
+
+
 @attrs.frozen(eq=False)
 class Sieve:
     """What lets through every text that holds a run of the exam, and few others.
 
     Attributes:
-        tables: stretches of the exam's runs, by their length.
-        wholes: the letters of texts that count as a whole.
-        blind: whether some run has too few letters for any sieve: then everything passes.
+        plain: what is known by its letters of ASCII.
+        wide: what has too few of them. A text that is all ASCII has none of it.
+        blind: whether something has too few letters for any sieve: then everything passes.
     """
 
-    tables: tuple[tuple[_Tier, Table], ...]
-    wholes: frozenset[bytes]
+    plain: _Net
+    wide: _Net
     blind: bool = False
 
     @classmethod
@@ -147,60 +185,63 @@ class Sieve:
         by_size: dict[int, list[str]] = {}
         for size, text in texts:
             by_size.setdefault(size, []).append(text)
-        wholes = letters(by_size.pop(0, [])).split(b"\0")[:-1]
-        found: list[list[ngrams.Hashes]] = [[] for _ in _TIERS]
-        blind = False
+        wholes = by_size.pop(0, [])
+        plain, wide = (alphabet(wholes).split(b"\0")[:-1] for alphabet in (letters.plain, letters.wide))
+        by_plain = [few for few in plain if few]
+        by_wide = [many for few, many in zip(plain, wide, strict=True) if not few]
+        blind = b"" in by_wide
+        plain_runs: list[_Runs] = []
+        wide_runs: list[_Runs] = []
         for size, some in by_size.items():
-            joined, first, last = _runs(some, size)
-            room = last - first
-            for stretches, tier in zip(found, _TIERS, strict=True):
-                fits = room >= tier.reach
-                stretches.append(_covered(joined, first[fits], last[fits], tier.size))
-                first, last, room = first[~fits], last[~fits], room[~fits]
-            blind |= bool(len(room))
-        tables = tuple(
-            (tier, Table.of(np.concatenate(stretches)))
-            for tier, stretches in zip(_TIERS, found, strict=True)
-            if any(len(part) for part in stretches)
-        )
-        return cls(tables, frozenset(wholes), blind or b"" in wholes)
+            ascii_, other = (
+                [ngrams.words(text) for text in some if text.isascii() == is_] for is_ in (True, False)
+            )
+            plain_runs.append(_runs(ascii_, size, letters.plain))
+            runs, all_letters = (_runs(other, size, alphabet) for alphabet in (letters.plain, letters.wide))
+            has, has_all = (last - first for _, first, last in (runs, all_letters))
+            own = (has >= _ENOUGH) | (has == has_all)
+            plain_runs.append(_some(runs, own))
+            wide_runs.append(_some(all_letters, ~own))
+            blind |= bool((has_all < _TIERS[-1].reach).any())
+        return cls(_Net.of(plain_runs, by_plain), _Net.of(wide_runs, by_wide), blind)
 
     def passing(self, texts: Sequence[str]) -> list[int]:
         """Return which of `texts` may hold a run of the exam, ascending."""
         if self.blind:
             return list(range(len(texts)))
-        plain = [at for at, text in enumerate(texts) if text.isascii()]
-        other = [at for at, text in enumerate(texts) if not text.isascii()]
-        return sorted(
-            part[at] for part in (plain, other) if part for at in self._among([texts[at] for at in part])
-        )
+        found = self.plain.caught(letters.plain(texts)) if self.plain else set()
+        if self.wide:
+            other = [at for at, text in enumerate(texts) if not text.isascii()]
+            found |= {other[at] for at in self.wide.caught(letters.wide([texts[at] for at in other]))}
+        return sorted(found)
 
-    def _among(self, texts: Sequence[str]) -> list[int]:
-        """Return which of some texts pass, which are all ASCII or not: ASCII is quicker by itself."""
-        text = letters(texts)
-        ends = np.flatnonzero(np.frombuffer(text, np.uint8) == 0)
-        held = [np.searchsorted(ends, tier.met(text, table)) for tier, table in self.tables]
-        if self.wholes:
-            begins = np.concatenate([[0], ends[:-1] + 1])
-            short = np.flatnonzero(ends - begins <= max(map(len, self.wholes)))
-            held.append(
-                np.array([at for at in short.tolist() if text[begins[at] : ends[at]] in self.wholes], np.intp)
-            )
-        found: list[int] = np.unique(np.concatenate(held)).tolist() if held else []
-        return found
+    def passing_lines(self, lines: Sequence[bytes]) -> list[int]:
+        """Return which lines of JSON may have a string that holds a run of the exam, ascending."""
+        if self.blind:
+            return list(range(len(lines)))
+        text, found = letters.of_lines(lines, strings=bool(self.plain.wholes))
+        found |= self.plain.caught(text)
+        if self.wide:
+            found |= {at for at, line in enumerate(lines) if not line.isascii() or b"\\u" in line}
+        return sorted(found)
 
 
-def _runs(texts: Sequence[str], size: int) -> tuple[bytes, npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Return the letters of `texts`, and where in them each run of `size` words begins and ends."""
-    said = [ngrams.words(text) for text in texts]
-    lengths = np.array([len(part) for words in said for part in letters(words).split(b"\0")[:-1]], np.intp)
+def _runs(said: Sequence[Sequence[str]], size: int, alphabet: Callable[[Sequence[str]], bytes]) -> _Runs:
+    """Return the letters of texts, given by their words, and where in them each run begins and ends."""
+    each = np.frombuffer(alphabet([word for words in said for word in words]), np.uint8)
+    lengths = np.diff(np.flatnonzero(each == letters.END), prepend=-1) - 1
     owner = np.repeat(np.arange(len(said)), [len(words) for words in said])
     ends = np.cumsum(lengths) + owner
     begins = ends - lengths
     count = max(0, len(owner) - size + 1)
     within = owner[:count] == owner[size - 1 :][:count]
-    text = letters([" ".join(words) for words in said])
+    text = alphabet([" ".join(words) for words in said])
     return text, begins[:count][within], ends[size - 1 :][:count][within]
+
+
+def _some(runs: _Runs, which: npt.NDArray[np.bool_]) -> _Runs:
+    text, first, last = runs
+    return text, first[which], last[which]
 
 
 def _covered(
