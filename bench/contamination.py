@@ -5,8 +5,8 @@
 
 Plain Python is what everybody writes: a line, `json.loads`, `re.findall`, a dictionary of runs of 13 words, a
 look-up a run, timed on `--plain` of the same rows; the design of this search has about 10,000 documents a
-second for it, and asks for five times as many. Ours also holds each row against the digest that it was
-checked with, and verifies its hits. Each figure is taken in a fresh process; the rows are those of
+second for it, and asks for five times as many. Ours also holds each row against the checksum of when it was
+checked, and verifies its hits. Each figure is taken in a fresh process; the rows are those of
 `bench/measure.py`, one in a hundred with a copied item of 60 words.
 """
 
@@ -28,6 +28,7 @@ from measure import texts
 
 
 LEAST = 5 * 10_000  # five times the plain-Python figure of the design
+TIMES = 5  # that of the same run
 
 
 def write(folder: Path, rows: int, items: int) -> None:
@@ -108,12 +109,13 @@ def main() -> None:
     for way, name in (("plain", "plain Python:"), ("ours", "tinker_officer:")):
         print(f"{name:<16}{figures[way]['rows_s']:>9,.0f} rows/s, ", end="")
         print(f"{figures[way]['us']:.1f} us of processor time a row")
-    print(f"{figures['ours']['rows_s'] / figures['plain']['rows_s']:.1f} times as many rows/s")
+    times = figures["ours"]["rows_s"] / figures["plain"]["rows_s"]
+    print(f"{times:.1f} times as many rows/s")
     print(f"memory: {figures['ours']['peak_mb']:.0f} MB at most, ", end="")
     print(f"{figures['ours']['grown_mb']:+.0f} MB while the rows went by")
     print(f"found: {figures['ours']['hit']:.4f} items a row, plain Python {figures['plain']['hit']:.4f}")
-    if figures["ours"]["rows_s"] < LEAST:
-        sys.exit(f"less than {LEAST:,} rows/s")
+    if figures["ours"]["rows_s"] < LEAST or times < TIMES:
+        sys.exit(f"less than {LEAST:,} rows/s, or than {TIMES} times plain Python")
 
 
 if __name__ == "__main__":

@@ -51,9 +51,10 @@ def of_lines(lines: Sequence[bytes], *, strings: bool = False) -> tuple[bytes, s
         The letters; and which lines have others than are shown: they hold letters of ASCII as `\u....`.
     """
     letters, others, folded = _plain()
-    raw = bytearray(b"\n").join([*lines, b""])
-    if not raw.isascii():
-        raw = _fold(raw, folded)
+    said = b"\n".join([*lines, b""])
+    if not said.isascii():
+        said = _fold(said, folded)
+    raw = bytearray(said)
     unsure = _unescape(np.frombuffer(raw, np.uint8))
     return bytes(raw.translate(letters, others if strings else others + b'"')), unsure
 
@@ -83,7 +84,7 @@ def _joined(texts: Sequence[str]) -> str:
     )
 
 
-def _fold(raw: bytes | bytearray, folded: Sequence[tuple[bytes, bytes]]) -> bytes | bytearray:
+def _fold(raw: bytes, folded: Sequence[tuple[bytes, bytes]]) -> bytes:
     for letter, small in folded:
         if letter in raw:
             raw = raw.replace(letter, small)
