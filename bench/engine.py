@@ -11,11 +11,17 @@ process of its own; both stay, and do each job in turn, so that whatever else th
 several turns the fastest counts. With `--cpu-time` the processor's time counts, not the clock's: for a
 machine that others use too. Printed: tokens a second (for sampling, new tokens), the ratio, and for the
 engine's training the share of useful arithmetic in what the machine's matrix product reaches in the same run.
-PEFT pads its batch and steps torch's AdamW; `generate` samples from the bare base model, to the longest
-answer of its batch.
+The engine runs in the environment that `LocalEngine` gives its server. PEFT takes the chats as they come,
+four at a time, pads each four to their longest, adds up their gradients and steps torch's AdamW once;
+`generate` samples from the bare base model, to the longest answer of its batch.
 
-Useful is: two products a frozen weight (forward, and the gradient of its input), three a LoRA weight, causal
-attention at half a square, and the head's at every target (forward) and every trained one (backward).
+Useful is, in operations of which a multiplication and an addition are two: for each token and each frozen
+weight two products (forward, and the gradient of the input), for each LoRA weight three, whatever way the
+engine takes to the same numbers; causal attention at half a square, forward and twice that backward; the
+head's product and its LoRA's at every target, and their gradients (one more product, two for the LoRA) at
+the trained ones alone. Not counted: norms, softmax, the optimizer, padding, and anything computed twice.
+The whole step is timed. The rate that it is compared with is that of one square product, taken between the
+jobs, the fastest of all.
 """
 
 from __future__ import annotations
@@ -29,37 +35,35 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import _chats
 import _page
 import numpy as np
 
 
 NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 RANK = 32
+PADDED = 4  # rows that plain PEFT pads together: it holds 2.4 MB a token
 Rows = list[tuple[np.ndarray, np.ndarray]]  # tokens and weights of each row
 Job = Callable[[], Any]
 
 
+@cache
 def training_rows(dtype: str) -> dict[str, Rows]:
-    """Return the training jobs; the last third of a chat row is trained."""
+    """Return the training jobs: rows of random tokens, all trained, and real chats, their answers trained."""
     rng = np.random.default_rng(0)
-
-    def row(length: int, trained: int) -> tuple[np.ndarray, np.ndarray]:
-        weights = np.zeros(length, np.float32)
-        weights[-trained:] = 1
-        return rng.integers(0, 49152, length), weights
-
-    # No more rows: padded, plain PEFT holds 2.4 MB a token. In bfloat16 without bfloat16 units it is so
-    # slow that its rows are shorter.
+    # In bfloat16 without bfloat16 units plain PEFT is so slow that there are fewer and shorter rows.
     narrow = dtype == "bfloat16"
-    longest, count, length = (100, 1, 64) if narrow else (1000, 8, 256)
-    chat = [row(int(n), int(n) // 3) for n in np.linspace(30, longest, 3)]
-    full = [row(length, length) for _ in range(count)]
+    chats, longest, count, length = (4, 100, 1, 64) if narrow else (8, 1000, 8, 256)
+    full = [(rng.integers(0, 49152, length), np.ones(length, np.float32)) for _ in range(count)]
+    mix = _chats.mix(NAME, chats, 30, longest)
+    lengths = sorted(len(tokens) for tokens, _ in mix)
     return {
-        f"train chat mix, {len(chat)} rows of 30 to {longest}": chat,
         f"train {count} x {length}": full,
+        f"train chat mix, {chats} rows of {lengths[0]} to {lengths[-1]}": mix,
     }
 
 
@@ -145,6 +149,12 @@ def theirs(part: str, dtype: str) -> dict[str, Job]:
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
 
     def step(pairs: Rows) -> None:
+        for start in range(0, len(pairs), PADDED):
+            add_gradient(pairs[start : start + PADDED])
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def add_gradient(pairs: Rows) -> None:
         longest = max(len(tokens) for tokens, _ in pairs)
         ids = torch.zeros(len(pairs), longest, dtype=torch.long)
         mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
@@ -154,8 +164,6 @@ def theirs(part: str, dtype: str) -> dict[str, Job]:
             labels[i, :n] = torch.from_numpy(np.where(weights > 0, np.roll(tokens, -1), -100))
         logits = model(input_ids=ids, attention_mask=mask).logits
         torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum").backward()
-        optimizer.step()
-        optimizer.zero_grad()
 
     return {name: lambda pairs=pairs: step(pairs) for name, pairs in training_rows(dtype).items()}
 
@@ -214,6 +222,10 @@ class Side:
     def __init__(self, side: str, part: str, dtype: str, asked: argparse.Namespace) -> None:
         threads = asked.threads
         env = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        if side == "ours":
+            from tinker_officer.engine.settings import compute_environment
+
+            env |= compute_environment(threads)
         command = [
             sys.executable,
             __file__,
@@ -229,7 +241,7 @@ class Side:
             command, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         self.best: dict[str, float] = {}
-        self.peak = 0.0
+        self.peaks: dict[str, float] = {}
         self._line("ready")
 
     def _line(self, what: str) -> str:
@@ -243,7 +255,7 @@ class Side:
         assert self.process.stdin is not None
         self.process.stdin.write(f"{job}\n")
         self.process.stdin.flush()
-        seconds, self.peak = json.loads(self._line(job))
+        seconds, self.peaks[job] = json.loads(self._line(job))
         self.best[job] = min(seconds, self.best.get(job, seconds))
 
 
@@ -272,7 +284,9 @@ def compare(part: str, dtype: str, asked: argparse.Namespace) -> str:
             rate = useful_flops(rows[name]) / a
             share = f"{rate / 1e9:.0f} of {peak / 1e9:.0f} GFLOP/s, {rate / peak:.0%}"
         lines.append(f"| {name} | {count / a:.0f} | {count / b:.0f} | {b / a:.2f} | {share} |")
-    lines.append(f"| peak memory, GB | {mine.peak:.1f} | {other.peak:.1f} | | |")
+    for job in list(units) if rows else list(units)[-1:]:
+        what = f"peak memory, {job}, GB" if rows else "peak memory, GB"
+        lines.append(f"| {what} | {mine.peaks[job]:.1f} | {other.peaks[job]:.1f} | | |")
     for side in (mine, other):
         side.process.kill()
     return "\n".join(lines)

@@ -122,7 +122,16 @@ def compute_environment(threads: int) -> dict[str, str]:
     Threads that wait must sleep: spinning ones, on cores that others use too, slow decoding tenfold. And
     oneDNN makes a kernel for every number of rows, a third of a megabyte each, of which it and torch would
     keep 1,024: hundreds of megabytes after a while of sampling. With 256 it samples as fast.
+
+    glibc gives activations back to the kernel as soon as they are freed, and gets them again page by page,
+    each cleared: up to a tenth of a training step. So a gigabyte of it is kept, and lies in large pages.
     """
+    malloc = {
+        "MALLOC_ARENA_MAX": "1",
+        "MALLOC_MMAP_THRESHOLD_": str(2**25),  # the most that glibc takes
+        "MALLOC_TRIM_THRESHOLD_": str(2**30),
+        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+    }
     return {
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
@@ -131,6 +140,7 @@ def compute_environment(threads: int) -> dict[str, str]:
         "ONEDNN_PRIMITIVE_CACHE_CAPACITY": os.environ.get("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256"),
         "LRU_CACHE_CAPACITY": os.environ.get("LRU_CACHE_CAPACITY", "256"),  # torch's own of the same kernels
         "TOKENIZERS_PARALLELISM": "false",
+        **{name: os.environ.get(name, value) for name, value in malloc.items()},
     }
 
 

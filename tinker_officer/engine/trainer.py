@@ -9,6 +9,7 @@ bit for bit whatever else is done in between.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
+from functools import partial
 
 import attrs
 import numpy as np
@@ -16,12 +17,14 @@ import torch
 from torch import Tensor
 
 from tinker_officer.engine.adam import Adam, AdamSettings
+from tinker_officer.engine.borrowed import Borrowed
 from tinker_officer.engine.decoder import hidden_states, within
 from tinker_officer.engine.examples import Example, checked
+from tinker_officer.engine.lanes import lanes, side_by_side
 from tinker_officer.engine.lora import Adapter, Pair
 from tinker_officer.engine.losses import Loss, loss_named
 from tinker_officer.engine.models import BaseModel
-from tinker_officer.engine.packing import micro_batches
+from tinker_officer.engine.packing import MICRO_BATCH_TOKENS, micro_batches, rounds
 from tinker_officer.engine.projections import Projections, with_lora
 from tinker_officer.errors import EngineError
 
@@ -72,7 +75,7 @@ class Trainer:
             backward: False computes the numbers only.
 
         Yields:
-            None, after each micro-batch but the last.
+            None, after each micro-batch, or each two side by side, but the last.
 
         Returns:
             The log-probability of every target, and the loss.
@@ -83,22 +86,44 @@ class Trainer:
         loss = loss_named(loss_fn)
         settings = loss.resolve(config or {})
         data = checked(examples, loss, self.base)
-        scratch = torch.zeros_like(self.adapter.flat) if backward else None
+        lengths = [example.tokens.size for example in data]
+        scratches = [torch.zeros_like(self.adapter.flat)] if backward else []
         outputs: list[dict[str, np.ndarray]] = [{} for _ in data]
         total = 0.0
-        for turn, batch in enumerate(micro_batches([example.tokens.size for example in data])):
+
+        def lane(number: int, batches: tuple[tuple[int, ...], ...]) -> float:
+            value = 0.0
+            for batch in batches:
+                scratch = scratches[number] if backward else None
+                part, logprobs = self._pass([data[index] for index in batch], loss, settings, scratch)
+                value += part
+                for index, output in zip(batch, logprobs, strict=True):
+                    outputs[index] = {"logprobs": output}
+            return value
+
+        for turn, together in enumerate(self._rounds(lengths)):
             if turn:
                 yield
-            value, logprobs = self._pass([data[index] for index in batch], loss, settings, scratch)
-            total += value
-            for index, output in zip(batch, logprobs, strict=True):
-                outputs[index] = {"logprobs": output}
-        if scratch is not None:
-            self._keep(scratch, total)
+            if len(together) == 1:
+                total += lane(0, together[0])
+                continue
+            if len(scratches) == 1:  # each lane adds up its own, so that the order never follows a timing
+                scratches.append(torch.zeros_like(self.adapter.flat))
+            total += sum(side_by_side(partial(lane, 0, together[0]), partial(lane, 1, together[1])))
+        if backward:
+            self._keep(scratches[0].add_(scratches[1]) if scratches[1:] else scratches[0], total)
         return LossOutput(outputs, {"loss:sum": total})
 
+    def _rounds(self, lengths: list[int]) -> list[tuple[tuple[tuple[int, ...], ...], ...]]:
+        """Return the micro-batches, those that are computed side by side together."""
+        apart = self.base.device.type != "cpu" or isinstance(self.base, Borrowed) or lanes() == 1
+        if apart:
+            return [((batch,),) for batch in micro_batches(lengths)]
+        return rounds(micro_batches(lengths, budget=MICRO_BATCH_TOKENS // 2), lengths)
+
     def _keep(self, scratch: Tensor, total: float) -> None:
-        if not np.isfinite(total) or not bool(torch.isfinite(scratch).all()):
+        # The largest number, which NaN is, too: one pass that makes no copy.
+        if not np.isfinite(total) or not bool(torch.linalg.vector_norm(scratch, torch.inf).isfinite()):
             raise EngineError(
                 "the loss or its gradient is not finite",
                 got=f"a loss of {total}",
