@@ -1,19 +1,20 @@
 """The engine's arithmetic against what a user would pick instead: transformers + PEFT, and `generate`.
 
-    python bench/engine.py training      float32, about two minutes on two idle cores
+    python bench/engine.py training      float32, two to four minutes on two idle cores
     python bench/engine.py bfloat16      the same in bfloat16, on fewer rows
     python bench/engine.py sampling      about four minutes
     python bench/engine.py overhead      the protocol and the SDK on a tiny model, a minute
 
 With `--write` a part's table goes into docs/explanation/engine-speed.md too.
 SmolLM2-135M-Instruct, rank 32 on every linear and the unembedding, on this machine's CPU. Each side is a
-process of its own; both stay, and do each job in turn, so that whatever else the machine does meets both. Of
-several turns the fastest counts. With `--cpu-time` the processor's time counts, not the clock's: for a
-machine that others use too. Printed: tokens a second (for sampling, new tokens), the ratio, and for the
-engine's training the share of useful arithmetic in what the machine's matrix product reaches in the same run.
-The engine runs in the environment that `LocalEngine` gives its server. PEFT takes the chats as they come,
-four at a time, pads each four to their longest, adds up their gradients and steps torch's AdamW once;
-`generate` samples from the bare base model, to the longest answer of its batch.
+process of its own; both stay, and do each job in turn, so that whatever else the machine does meets both.
+Of two turns the faster counts; a job of more than half a minute has one. With `--cpu-time` the processor's
+time counts, not the clock's: for a machine that others use too. Printed: tokens a second (for sampling, new
+tokens), the ratio, and for the engine's training the share of useful arithmetic in what the machine's
+matrix product reaches in the same run. The engine runs in the environment that `LocalEngine` gives its
+server. PEFT takes the chats as they come, four at a time, pads each four to their longest, adds up their
+gradients and steps torch's AdamW once; `generate` samples from the bare base model, to the longest answer
+of its batch.
 
 Useful is, in operations of which a multiplication and an addition are two: for each token and each frozen
 weight two products (forward, and the gradient of the input), for each LoRA weight three, whatever way the
@@ -46,6 +47,7 @@ import numpy as np
 
 NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 RANK = 32
+LONG_S = 30  # a job that takes both sides so long is not repeated
 PADDED = 4  # rows that plain PEFT pads together: it holds 2.4 MB a token
 Rows = list[tuple[np.ndarray, np.ndarray]]  # tokens and weights of each row
 Job = Callable[[], Any]
@@ -266,15 +268,19 @@ def compare(part: str, dtype: str, asked: argparse.Namespace) -> str:
     units = {name: sum(len(tokens) for tokens, _ in pairs) for name, pairs in rows.items()}
     if part == "sampling":
         units = {name: sum(answer_lengths(n, a, b)) * g for name, (n, _, g, a, b) in SAMPLING.items()}
-    turns = 1 if dtype == "bfloat16" else asked.turns
     for name in units:
-        for _ in range(turns):
+        began = time.monotonic()
+        for turn in range(asked.turns):
+            if turn and time.monotonic() - began > LONG_S:
+                break
             if rows:
                 mine.do("matmul")
             mine.do(name)
             other.do(name)
     second = "s of CPU time" if asked.cpu_time else "s"
-    lines = [f"| {dtype}, tokens/{second}, best of {turns} | engine | plain | ratio | share of matmul |"]
+    lines = [
+        f"| {dtype}, tokens/{second}, best of {asked.turns} | engine | plain | ratio | share of matmul |"
+    ]
     lines.append("| --- | --: | --: | --: | --- |")
     for name, count in units.items():
         a, b = mine.best[name], other.best[name]
