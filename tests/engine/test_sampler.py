@@ -354,6 +354,28 @@ def test_top_p_beyond_the_short_list() -> None:
     assert 250 < len(set(tokens.tolist())) <= 600
 
 
+def test_draws_are_where_the_random_numbers_fall() -> None:
+    """Among many blocks of tokens a draw inverts the float64 distribution, whoever is beside it."""
+    rng = np.random.default_rng(3)
+    logits = rng.normal(0, 3, (90, 1000)).astype(np.float32)
+    choices = [Choice((1.0, 0.5, 0.0)[row % 3], (-1, 20)[row % 2], 1.0) for row in range(90)]
+    tokens, logprobs = choose(torch.from_numpy(logits), choices, [stream(row, 0) for row in range(90)])
+
+    for row, choice in enumerate(choices):
+        alone = choose(torch.from_numpy(logits[row : row + 1]), [choice], [stream(row, 0)])
+        assert (alone[0][0], alone[1][0]) == (tokens[row], logprobs[row])
+        wide = logits[row].astype(np.float64)
+        log_p = wide - wide.max() - np.log(np.exp(wide - wide.max()).sum())
+        assert abs(logprobs[row] - log_p[tokens[row]]) < 1e-5
+        weights = np.exp((wide - wide.max()) / (choice.temperature or 1e-6))
+        if choice.top_k > 0:
+            weights[weights < np.sort(weights)[-choice.top_k]] = 0
+        share = np.cumsum(weights) / weights.sum()
+        draw = stream(row, 0).random() if choice.temperature else 0.0
+        assert share[tokens[row]] - weights[tokens[row]] / weights.sum() <= draw + 1e-5
+        assert draw - 1e-5 <= share[tokens[row]]
+
+
 class _Last:
     """A stream whose numbers float32 rounds up to one."""
 
@@ -367,8 +389,10 @@ def test_a_draw_at_the_very_end_stays_inside() -> None:
     logits = torch.tensor([[3.0, 2.0, 1.0, 0.0]] * 2)
     streams: Any = [_Last(), _Last()]
     tokens, _ = choose(logits, [Choice(1.0, 2, 1.0), Choice(1.0, -1, 1.0)], streams)
+    wide = torch.arange(600.0, 0, -1)[None]  # the two likeliest are far from the end of the vocabulary
 
     assert tokens.tolist() == [1, 3]
+    assert choose(wide, [Choice(1.0, 2, 1.0)], streams[:1])[0].tolist() == [1]
 
 
 def test_streams_differ_by_seed_and_sample() -> None:

@@ -111,11 +111,14 @@ class Cache:
             late = torch.arange(longest, device=device) > positions[:, None]
             mask = torch.zeros(late.shape, dtype=self._base.activations, device=device)
             mask = mask.masked_fill_(late, float("-inf"))[:, None, None]
-        rows, slabs = torch.arange(count, device=device), self._slabs
+        slabs, head_dim = self._slabs, self._base.shape.head_dim
+        heads = torch.arange(count * 2 * kv_heads, device=device)
+        # Where a slab's rows of one head's numbers get the new token: indexing by row and position is slower.
+        places = heads * slabs[0].shape[2] + positions.repeat_interleave(2 * kv_heads)
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             slab = slabs[layer]
-            slab[rows, :, positions] = torch.cat((k, v), dim=1)
+            slab.view(-1, head_dim).index_copy_(0, places, torch.cat((k, v), dim=1).view(-1, head_dim))
             read = slab[:count, :, :longest]
             # The query heads of one key head stand as its query positions: no key is repeated.
             grouped = q.reshape(count, kv_heads, -1, q.shape[-1])

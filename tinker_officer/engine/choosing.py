@@ -16,9 +16,11 @@ import attrs
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - torch's own spelling
 
 
 _SHORT_LIST = 128
+_BLOCK = 128  # tokens that are summed together: a draw adds up one such block, not the whole vocabulary
 _COLD = 1e-6  # the likeliest token at any lower temperature, where dividing logits would overflow
 
 
@@ -55,16 +57,23 @@ def choose(
     Returns:
         Token ids, int64, and log-probabilities, float32 (not finite where the logits were not), both `(B,)`.
     """
-    warm = [row for row, choice in enumerate(choices) if choice.temperature > _COLD]
-    if len(warm) == len(choices):
-        tokens = _draw(logits_B_V, list(choices), list(streams))
-    else:
+    peaks = logits_B_V.amax(-1, keepdim=True)
+    weights = _weights(logits_B_V, peaks)
+    sums = weights.sum(-1)
+    totals = sums.sum(-1)
+    cold = [row for row, choice in enumerate(choices) if choice.temperature <= _COLD]
+    if len(cold) == len(choices):
         tokens = logits_B_V.argmax(-1)
-        if warm:
-            chosen = [choices[row] for row in warm], [streams[row] for row in warm]
-            tokens[warm] = _draw(logits_B_V[warm], *chosen)
-    totals = torch.logsumexp(logits_B_V, -1)
-    logprobs = logits_B_V.gather(1, tokens[:, None])[:, 0] - totals
+    else:
+        _adapt(weights, sums, logits_B_V, peaks, choices)
+        draws = [
+            0.0 if choice.temperature <= _COLD else generator.random()
+            for choice, generator in zip(choices, streams, strict=True)
+        ]
+        tokens = _draw(weights, sums, torch.tensor(draws, dtype=torch.float32, device=logits_B_V.device))
+        if cold:
+            tokens[cold] = logits_B_V[cold].argmax(-1)
+    logprobs = (logits_B_V.gather(1, tokens[:, None]) - peaks)[:, 0] - totals.log()
     return tokens.cpu().numpy(), logprobs.cpu().numpy()
 
 
@@ -87,29 +96,49 @@ def draw(logits_B_V: Tensor, temperature: float, draws_B_K: Tensor) -> Tensor:
     return torch.where(possible, found, likeliest)
 
 
-def _draw(logits: Tensor, choices: list[Choice], streams: list[np.random.Generator]) -> Tensor:
-    temperatures = [choice.temperature for choice in choices]
-    if any(temperature != 1 for temperature in temperatures):
-        logits = logits / torch.tensor(temperatures, device=logits.device)[:, None]
-    probabilities = torch.softmax(logits, -1)
+def _weights(logits_B_V: Tensor, peaks_B_1: Tensor) -> Tensor:
+    """Return `exp(logits - peaks)` in blocks of the vocabulary, `(B, blocks, _BLOCK)`, zeros behind it."""
+    rows, vocab = logits_B_V.shape
+    blocks = -(-vocab // _BLOCK)
+    weights = torch.empty(rows, blocks * _BLOCK, device=logits_B_V.device)
+    weights[:, vocab:] = -torch.inf
+    torch.sub(logits_B_V, peaks_B_1, out=weights[:, :vocab])
+    return weights.exp_().view(rows, blocks, _BLOCK)
+
+
+def _adapt(weights: Tensor, sums: Tensor, logits: Tensor, peaks: Tensor, choices: Sequence[Choice]) -> None:
+    """Let temperature, top-k and top-p change the weights of their rows, and the sums of their blocks."""
+    vocab = logits.shape[-1]
     for row, choice in enumerate(choices):
+        if choice.temperature <= _COLD or (choice.temperature == 1 and not choice.restricted):
+            continue
+        flat = weights[row].view(-1)[:vocab]
+        if choice.temperature != 1:
+            torch.sub(logits[row], peaks[row], out=flat).div_(choice.temperature).exp_()
         if choice.restricted:
-            probabilities[row] = _restricted(probabilities[row], choice)
-    cumulative = probabilities.cumsum(-1)
-    draws = torch.tensor(
-        [generator.random() for generator in streams], dtype=torch.float32, device=logits.device
-    )
-    below = draws[:, None] * cumulative[:, -1:]
-    found = torch.searchsorted(cumulative, below, right=True).clamp_(max=logits.shape[-1] - 1)
-    possible = probabilities.gather(1, found) > 0
+            flat.copy_(_restricted(flat, choice))
+        torch.sum(weights[row], -1, out=sums[row])
+
+
+def _draw(weights: Tensor, sums: Tensor, draws_B: Tensor) -> Tensor:
+    """Return a token a row: first its block of the vocabulary, then its place in the block."""
+    running = F.pad(sums.cumsum(-1), (1, 0))
+    below = draws_B[:, None] * running[:, -1:]
+    block = torch.searchsorted(running[:, 1:].contiguous(), below, right=True).clamp_(max=sums.shape[-1] - 1)
+    inside = weights[torch.arange(len(weights), device=weights.device), block[:, 0]].cumsum(-1)
+    place = torch.searchsorted(inside, below - running.gather(1, block), right=True).clamp_(max=_BLOCK - 1)
+    found = block * _BLOCK + place
+    flat = weights.view(len(weights), -1)
+    possible = flat.gather(1, found) > 0
     if not bool(possible.all()):  # rounding pushed a draw past the last token that can be drawn
         for row in torch.nonzero(~possible[:, 0]).flatten().tolist():
-            found[row] = torch.nonzero(probabilities[row]).max()
+            before = torch.nonzero(flat[row, : int(found[row]) + 1])
+            found[row] = before[-1] if len(before) else 0
     return found[:, 0]
 
 
 def _restricted(probabilities: Tensor, choice: Choice) -> Tensor:
-    """Return the row with ruled-out tokens at zero: first top-k, then top-p of what is left."""
+    """Return the row, of any sum, with ruled-out tokens at zero: first top-k, then top-p of the rest."""
     size = probabilities.shape[0]
     count = min(choice.top_k, size) if choice.top_k > 0 else min(_SHORT_LIST, size)
     values, ids = torch.topk(probabilities, count)

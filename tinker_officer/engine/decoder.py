@@ -118,7 +118,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 def _normalise(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     wide = x.float()
     scale = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-    scale = scale.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    scale = scale.mul_(scale).mul_(1 / x.shape[-1]).add_(eps).rsqrt_()
     if x.dtype == torch.float32:
         return (x * scale).mul_(weight), scale
     return (wide * scale).to(x.dtype) * weight, scale
