@@ -1,20 +1,20 @@
 """What a gate can decide with the items of a suite, to be read before anything is sampled.
 
-Every figure is a plan and uses the normal approximation; the verdict uses the intervals of `stats.paired`.
+Every figure comes from the intervals that the verdict uses, asked of all answers, or of many draws, that two
+equal models may give (`stats.chances`).
 """
 
 from __future__ import annotations
 
 import html
 import math
-from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 import attrs
 
 from tinker_officer._text import nearest, table
 from tinker_officer.errors import RegistryError
-from tinker_officer.registry.evidence import FEWEST_UNBOUNDED, binary_loss
+from tinker_officer.registry.evidence import FEWEST_UNBOUNDED
 
 
 if TYPE_CHECKING:
@@ -161,21 +161,25 @@ class _Reach:
     confidence: float
 
     def guard(self, spec: Spec, margin: float, among: int) -> PlanLine:
-        needed = self._needed(spec, margin, among)
+        needed, n = self._needed(spec, margin, among), spec.size
+        tells = None if n is None else self._tells(spec, n, among)
+        decides = None if tells is None else tells <= margin
+        if needed and n is not None:  # counts are whole, so a few items more may do a little worse
+            needed = min(needed, n) if decides else max(needed, n + 1)
         return PlanLine(
             rule="not worse",
             eval=spec.name,
-            n=spec.size,
+            n=n,
             limit=margin,
-            tells=None if spec.size is None else self._tells(spec, spec.size, among, self.confidence),
+            tells=tells,
             n_needed=needed,
-            decides=None if spec.size is None else needed is not None and spec.size >= needed,
+            decides=decides,
             why="" if needed else "a margin of 0 is never shown: allow some",
         )
 
     def success(self, spec: Spec, among: int) -> PlanLine:
         sure = 1 - (1 - self.confidence) / among  # Holm's first step
-        tells = None if spec.size is None else self._tells(spec, spec.size, 1, sure)
+        tells = None if spec.size is None else self._gain(spec, spec.size, sure)
         return PlanLine(
             rule="better",
             eval=spec.name,
@@ -184,6 +188,15 @@ class _Reach:
             decides=None if tells is None else _binary(spec) is False or tells < 1,
             why="" if tells is None else "a gain of that size is seen; a smaller one may not be",
         )
+
+    def _gain(self, spec: Spec, n: int, confidence: float) -> float:
+        from tinker_officer.stats import chances
+
+        if _binary(spec):
+            return chances.gain_shown(n, self.discordance, chance_wanted=self.power, confidence=confidence)
+        if n < FEWEST_UNBOUNDED:
+            return math.inf
+        return chances.mean_shown(n, self.deviation, chance_wanted=self.power, confidence=confidence)
 
     def limit(self, spec: Spec, name: str, rule: str, value: float) -> PlanLine:
         from tinker_officer.stats.intervals import wilson
@@ -197,66 +210,33 @@ class _Reach:
         why = f"a rate {'above' if rule == 'at least' else 'below'} the limit by that much is seen"
         return attrs.evolve(blank, tells=tells, decides=spec.size > 0, why=why)
 
-    def _tells(self, spec: Spec, n: int, among: int, confidence: float) -> float:
-        from tinker_officer.stats.power import smallest_detectable
+    def _tells(self, spec: Spec, n: int, among: int) -> float:
+        from tinker_officer.stats import chances
 
-        if not _binary(spec):
-            return self._tells_mean(n, among, confidence)
-        seen = smallest_detectable(
-            n, self.discordance, power=self.power, confidence=confidence, guardrails=among
-        )
-        return max(seen, min(1.0, _floor(n, confidence)))
-
-    def _tells_mean(self, n: int, among: int, confidence: float) -> float:
-        """Return the difference of unbounded scores that `n` pairs show, if differences are normal.
-
-        The gate's interval is Student's, with one to three more items as far out as the farthest of n.
-        """
-        from scipy.special import stdtrit
-
-        from tinker_officer.stats.intervals import normal_quantile
-        from tinker_officer.stats.paired import added
-        from tinker_officer.stats.power import smallest_detectable_mean
-
+        wanted = chances.shared(self.power, among)
+        if _binary(spec):
+            return chances.margin_shown(n, self.discordance, chance_wanted=wanted, confidence=self.confidence)
         if n < FEWEST_UNBOUNDED:
             return math.inf
-        seen = smallest_detectable_mean(
-            n, self.deviation, power=self.power, confidence=confidence, guardrails=among
-        )
-        far, more = normal_quantile(1 - 2 / n), added(n)  # the farthest of n, in standard deviations
-        half = float(stdtrit(n + more - 1, 0.5 + confidence / 2)) * math.sqrt(n + more * far**2) / (n + more)
-        plain = normal_quantile(confidence) / math.sqrt(n)
-        return seen + self.deviation * (half + more * far / (n + more) - plain)
+        return chances.mean_shown(n, self.deviation, chance_wanted=wanted, confidence=self.confidence)
 
     def _needed(self, spec: Spec, margin: float, among: int) -> int | None:
-        from tinker_officer.stats.intervals import normal_quantile
-        from tinker_officer.stats.power import items_needed
+        from tinker_officer.stats import chances
 
         if margin <= 0:
             return None
-        if not _binary(spec):
-
-            def enough(n: int) -> bool:
-                return self._tells_mean(n, among, self.confidence) <= margin
-
-            most = FEWEST_UNBOUNDED
-            while not enough(most):
-                most *= 2
-            return bisect_left(range(most + 1), x=True, key=enough)
-        least = math.ceil(normal_quantile(self.confidence) ** 2 * max(0.0, 1 - margin) / margin)
-        reach = items_needed(
-            min(margin, 1.0),
-            self.discordance,
-            power=self.power,
+        wanted = chances.shared(self.power, among)
+        if _binary(spec):
+            return chances.items_passing(
+                margin, self.discordance, chance_wanted=wanted, confidence=self.confidence
+            )
+        return chances.items_within(
+            margin,
+            self.deviation,
+            chance_wanted=wanted,
             confidence=self.confidence,
-            guardrails=among,
+            fewest=FEWEST_UNBOUNDED,
         )
-        return max(1, least, reach)
-
-
-def _floor(n: int, confidence: float) -> float:
-    """Return the margin that `n` pairs show when none of them differs."""
-    return binary_loss(0, 0, n, confidence).high if n else 1.0
 
 
 def _binary(spec: Spec) -> bool:
