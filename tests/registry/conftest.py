@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import attrs
 import pytest
 
+from tinker_officer.errors import RegistryError
 from tinker_officer.evals.results import EvalResult, Item
 from tinker_officer.evals.scorecard import Scorecard
 from tinker_officer.registry.registry import Registry
@@ -111,3 +113,40 @@ def three(
 def models(registry: Registry, three: Callable[[Registry], tuple[Version, ...]]) -> tuple[Version, ...]:
     """The fair, the bad and the good version, in a registry of the test's own."""
     return three(registry)
+
+
+def check_odd_text(registry: Registry, card: Scorecard) -> None:
+    """A NUL comes back wherever people write it; half a surrogate pair is refused, and nothing kept."""
+    nul, half = "a\0b", "a\ud800b"
+    version = registry.register("tiny", card, name="m", notes=nul, data={"licence": nul, nul: 1})
+    registry.promote(version, to="staging", actor=nul, reason=nul)
+    assert (version.notes, version.data["licence"], version.data[nul]) == (nul, nul, 1)
+    move = registry.history("m").moves[-1]
+    assert (move.actor, move.reason) == (nul, nul)
+    (result,) = registry.scorecards(version)[0].evals
+    assert (result.name, result.items[0].error) == (nul, nul)
+    for query in (f"notes = '{nul}'", f"notes LIKE '{nul}%'", f"data.licence = '{nul}'", "notes LIKE 'a%b'"):
+        assert registry.search(query)[0] == version
+    entries = registry.verify().entries
+    for refused in (
+        lambda: registry.register("other", name="m", notes=half),
+        lambda: registry.register("other", name="m", data={half: 1}),
+        lambda: registry.promote(version, to="staging", actor="ci", reason=half, key="k").reason,
+        lambda: registry.rollback("staging", actor=half, reason="slow"),
+        lambda: registry.hold(version, actor="ci", reason=half),
+        lambda: registry.search(f"notes = '{half}'"),
+        lambda: registry.history(half),
+    ):
+        with pytest.raises(RegistryError, match=r"(?s)got:.*need:.*fix:"):
+            refused()
+    with pytest.raises(RegistryError, match="cannot be registered"):
+        registry.register(nul, name="m")
+    assert registry.verify().entries == entries
+
+
+@pytest.fixture(scope="session")
+def odd_text(card: Callable[..., Scorecard], binary: Callable[..., EvalResult]) -> Callable[[Registry], None]:
+    """What checks that text which PostgreSQL or UTF-8 cannot hold meets one answer in any database."""
+    result = binary([1, 0], name="a\0b")
+    errored = attrs.evolve(result, items=tuple(attrs.evolve(item, error="a\0b") for item in result.items))
+    return lambda registry: check_odd_text(registry, card(errored))

@@ -71,6 +71,14 @@ def test_the_main_job_runs_in_postgres_as_in_sqlite(database, tmp_path, three):
     assert moved.card(good) == registry.card(good)
 
 
+def test_text_that_postgres_or_utf_8_cannot_hold_comes_back_or_is_refused(database, odd_text):
+    """As in SQLite; and a name that no model can have gives our error, not the server's."""
+    with Registry.open(database) as registry:
+        odd_text(registry)
+        with pytest.raises(RegistryError, match="nothing of this name"):
+            registry.history("a\0b")
+
+
 def test_no_row_can_be_changed_deleted_or_truncated(database):
     """Triggers refuse it, for the owner of the tables too."""
     registry = Registry.open(database)

@@ -346,3 +346,8 @@ def test_a_registry_is_a_context_manager(tmp_path, card, binary):
         registry.register("tiny", card(binary(FAIR)))
     with Registry.open(f"sqlite:///{tmp_path}/new/models.db") as registry:
         assert registry.get("tiny@1").base_model == "tiny"
+
+
+def test_text_that_postgres_or_utf_8_cannot_hold_comes_back_or_is_refused(registry, odd_text):
+    """As in PostgreSQL, which test_postgres asks the same."""
+    odd_text(registry)

@@ -37,7 +37,7 @@ def add_version(connection: sa.Connection, record: dict[str, Any]) -> None:
     """Add a version that was recorded."""
     (last,) = _LAST_PLACE.first(connection)
     place = (last or 0) + 1
-    row = {name: record.get(name, kind()) for name, kind in COLUMNS.items()}
+    row = {name: _held(record.get(name, kind())) for name, kind in COLUMNS.items()}
     _INSERT.run(connection, place=place, **row)
     _add(connection, place, _described(record))
 
@@ -47,7 +47,7 @@ def add_scorecard(connection: sa.Connection, version: str, card: Scorecard) -> N
     place = connection.scalar(sa.select(catalogue.c.place).where(catalogue.c.id == version))
     if place is None:
         return
-    found = [(f"evals.{name.replace('/', '.')}", value) for name, value in _figures(card)]
+    found = [(indexed(f"evals.{name.replace('/', '.')}"), value) for name, value in _figures(card)]
     old = facts.delete().where(facts.c.place == place, facts.c.key.in_([name for name, _ in found]))
     connection.execute(old)
     _add(connection, place, found)
@@ -71,13 +71,22 @@ def rebuild(connection: sa.Connection) -> None:
             connection.execute(keys.insert().values(key=key, move=seq))
 
 
+def indexed(text: str) -> str:
+    """Return text as the index holds it and is asked for it: PostgreSQL's text has no NUL character."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def _held(value: Any) -> Any:
+    return indexed(value) if isinstance(value, str) else value
+
+
 def _add(connection: sa.Connection, place: int, found: Iterable[tuple[str, Any]]) -> None:
     rows = [
         {
             "place": place,
-            "key": key,
+            "key": indexed(key),
             "number": None if isinstance(value, str) else float(value),
-            "text": value if isinstance(value, str) else None,
+            "text": indexed(value) if isinstance(value, str) else None,
         }
         for key, value in found
     ]

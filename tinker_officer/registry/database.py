@@ -31,7 +31,7 @@ class Database(ABC):
         Raises:
             RegistryError: the database is gone, damaged or locked for too long.
         """
-        with self.transaction(writing=False) as connection:
+        with _utf_8(), self.transaction(writing=False) as connection:
             yield connection
 
     @contextmanager
@@ -49,7 +49,7 @@ class Database(ABC):
                 need="a registry that was opened for changes too",
                 fix='Registry.open("models.db")  # without read_only=True',
             )
-        with self.transaction(writing=True) as connection:
+        with _utf_8(), self.transaction(writing=True) as connection:
             yield connection
 
     def close(self) -> None:  # noqa: B027 - where nothing is kept, nothing is to be done
@@ -81,6 +81,21 @@ def open_database(where: str | Path, *, timeout_s: float = 30.0, read_only: bool
     from tinker_officer.registry import sqlite
 
     return sqlite.open_sqlite(where, timeout_s=timeout_s, read_only=read_only)
+
+
+@contextmanager
+def _utf_8() -> Iterator[None]:
+    """Say which text no database can hold: half of a surrogate pair, as a careless decoder leaves it."""
+    try:
+        yield
+    except UnicodeEncodeError as error:
+        near = error.object[max(0, error.start - 20) : error.end + 20]
+        raise RegistryError(
+            "text holds half a character (a lone surrogate), which UTF-8 cannot write",
+            got=ascii(near),
+            need="text that can be written as UTF-8",
+            fix='text.encode("utf-8", "replace").decode()  # puts ? in its place',
+        ) from error
 
 
 def check_revision(revision: object, where: str) -> bool:

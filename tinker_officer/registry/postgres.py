@@ -71,6 +71,13 @@ class PostgresDatabase(Database):
                 need="a PostgreSQL server that answers, and lets us in",
                 fix="do it again: give a change a key=, and it is made once even where its reply was lost",
             )
+        if isinstance(orig, driver.DataError) and "NUL" in first:
+            return RegistryError(
+                "there is nothing of this name",
+                got="a name with a NUL character",
+                need="printable text, as every name in the registry is",
+                fix='registry.history("tickets")',
+            )
         return error
 
 

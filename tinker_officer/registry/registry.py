@@ -151,8 +151,8 @@ class Registry(Records):
                 a parent is unknown; or the version is there already with other notes or parents.
         """
         fields = sources.describe(source, card, name, data=data, base_model=base_model)
-        fields["id"] = version_id(fields)
         with self._changing() as connection:
+            fields["id"] = version_id(fields)
             found, relations = sources.family(connection, parents)
             fields |= {"parents": found, "relations": relations, "notes": notes}
             version = writes.add_version(connection, fields)

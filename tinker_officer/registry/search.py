@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from tinker_officer._text import nearest, table
 from tinker_officer.errors import RegistryError
 from tinker_officer.registry import reads
-from tinker_officer.registry.catalogue import COLUMNS, PREFIXES
+from tinker_officer.registry.catalogue import COLUMNS, PREFIXES, indexed
 from tinker_officer.registry.query import Both, Compare, Not, Query, parse, parse_order
 from tinker_officer.registry.schema import catalogue, facts
 from tinker_officer.registry.values import Version
@@ -81,9 +81,9 @@ def search(connection: sa.Connection, text: str, *, order_by: str, limit: int, o
                 need=f"an integer from {low} to {most}" if most else "an integer of at least 0",
                 fix='registry.search("...", limit=100, offset=0)',
             )
-    query = parse(text)
+    query = parse(indexed(text))
     condition = sa.true() if query is None else _condition(connection, query)
-    ids = _ids(connection, condition, parse_order(order_by), limit + 1, offset)
+    ids = _ids(connection, condition, parse_order(indexed(order_by)), limit + 1, offset)
     found = reads.by_ids(connection, ids[:limit])
     return Page(found, offset, more=len(ids) > limit)
 
