@@ -81,9 +81,12 @@ def filled(tmp_path_factory, card, binary):
     versions = {}
     for place, text in enumerate(("plain text", *HOSTILE)):
         result = attrs.evolve(binary([1, 0], name=text), settings={"task": text})
+        source = (
+            text.replace("\x00", "") or "zero"
+        )  # no model is named with it, as PostgreSQL's text lacks it
         version = registry.register(
-            text,
-            card(result, target=text),
+            source,
+            card(result, target=source),
             name=f"{plain(text)} {place}".replace("@", "").strip(),
             notes=text,
             data={"licence": text, "model_license": text, "sources": [text], text: text},
@@ -132,8 +135,6 @@ def test_hostile_text_is_found_by_search_as_it_was_written(filled):
     for text, version in versions.items():
         quoted = text.replace("'", "''")
         assert registry.search(f"notes = '{quoted}'").versions == (version,)
-        if "\x00" in text:
-            continue  # where SQLite's LIKE ends
         literal = quoted.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
         assert registry.search(f"notes LIKE '{literal}'").versions == (version,)
     assert registry.verify().entries == 1 + 4 * len(versions)

@@ -65,7 +65,7 @@ def family(
 
 
 def _base(source: str, card: Scorecard | None, base_model: str) -> dict[str, Any]:
-    if not source.strip() or source.startswith("tinker://") or not (base_model or source).isprintable():
+    if not source.strip() or source.startswith("tinker://") or "\0" in f"{base_model}{source}":
         raise _no_source(source)
     if card is not None and card.target != source:
         raise _another_model(card, source)
@@ -125,7 +125,7 @@ def _no_source(source: object) -> RegistryError:
     return RegistryError(
         "this cannot be registered",
         got=repr(source),
-        need="the result of a run, or the printable name or the folder of a base model",
+        need="the result of a run, or the name or folder of a base model, without a NUL character",
         fix='registry.register(result, card)  # or registry.register("Qwen/Qwen3-8B", card)',
     )
 

@@ -213,4 +213,5 @@ def _upper(drawn_sn: NDArray[np.float64], confidence: float) -> NDArray[np.float
     skewness_s = (apart_sn**3).mean(axis=1) / squares_s**1.5 * math.sqrt(n * (n - 1)) / (n - 2)
     t = float(stdtrit(n - 1, 0.5 + confidence / 2))
     down_s = 3 / skewness_s * (np.cbrt(1 - skewness_s * (t / math.sqrt(n) + skewness_s / (6 * n))) - 1)
-    return mean_s + error_s * np.maximum(t, -down_s * math.sqrt(n))
+    upper_s: NDArray[np.float64] = mean_s + error_s * np.maximum(t, -down_s * math.sqrt(n))
+    return upper_s
