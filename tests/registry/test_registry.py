@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import attrs
@@ -351,3 +353,44 @@ def test_a_registry_is_a_context_manager(tmp_path, card, binary):
 def test_text_that_postgres_or_utf_8_cannot_hold_comes_back_or_is_refused(registry, odd_text):
     """As in PostgreSQL, which test_postgres asks the same."""
     odd_text(registry)
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (lambda registry: registry.current("prodution"), "looks like one that there is"),
+        (lambda registry: registry.current(None), "cannot be a channel"),
+        (lambda registry: registry.register("tiny", notes=None), "notes is not text"),
+        (lambda registry: registry.promote("m@1", to="staging", actor=None), "actor is not text"),
+        (
+            lambda registry: registry.promote("m@1", to="staging", actor="ci", reason=None),
+            "reason is not text",
+        ),
+        (lambda registry: registry.promote("m@1", to="staging", actor="ci", key=7), "key is not text"),
+        (lambda registry: registry.promote("m@1", to="production", actor="ci", gate="strict"), "not a gate"),
+    ],
+)
+def test_a_slip_is_met_in_words_before_anything_is_recorded(registry, ask, said):
+    """A mistyped channel is not an empty one, and None is no reason that should stand for good."""
+    registry.register("tiny", name="m")
+    with pytest.raises(RegistryError, match=rf"(?s){said}.*got:.*need:.*fix:"):
+        ask(registry)
+    assert registry.verify().entries == 1
+
+
+def test_what_cannot_be_read_is_told_from_what_was_not_recorded(registry):
+    """A file that is gone, a record that is no JSON, text that is no UTF-8: each in our words."""
+    registry.register("tiny", name="m")
+    registry.close()
+    path = registry._database.path
+    path.rename(path.with_name("away.db"))
+    with pytest.raises(RegistryError, match=r"(?s)cannot be read.*restore the file"):
+        registry.versions()
+    path.with_name("away.db").rename(path)
+    for value, said in (("'{'", "no JSON"), ("CAST(x'ff' AS TEXT)", "decode")):
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("DROP TRIGGER IF EXISTS versions_no_update")
+            connection.execute(f"UPDATE versions SET record = {value}")
+            connection.commit()
+        with pytest.raises(RegistryError, match=rf"(?s)registry is damaged.*{said}"):
+            registry.versions()

@@ -33,7 +33,7 @@ def check_channel(name: str, used: Iterable[str], *, new: bool) -> None:
     known = tuple(dict.fromkeys((*CHANNELS, *used)))
     if name in known:
         return
-    if not _PATTERN.fullmatch(name):
+    if not _PATTERN.fullmatch(str(name)):
         raise RegistryError(
             "this cannot be a channel",
             got=repr(name),
@@ -45,7 +45,7 @@ def check_channel(name: str, used: Iterable[str], *, new: bool) -> None:
         raise RegistryError(
             "there is no such channel yet, and it looks like one that there is",
             got=repr(name),
-            need=f"{near}, or word that a new channel is meant",
+            need=f"{near}, or word that a new channel is meant, from the first who moves a version there",
             fix=f"registry.promote(version, to={name!r}, new_channel=True, gate=gate, actor=...)",
         )
 

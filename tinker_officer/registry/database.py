@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -31,7 +32,7 @@ class Database(ABC):
         Raises:
             RegistryError: the database is gone, damaged or locked for too long.
         """
-        with _utf_8(), self.transaction(writing=False) as connection:
+        with self._readable(), self.transaction(writing=False) as connection:
             yield connection
 
     @contextmanager
@@ -49,8 +50,24 @@ class Database(ABC):
                 need="a registry that was opened for changes too",
                 fix='Registry.open("models.db")  # without read_only=True',
             )
-        with _utf_8(), self.transaction(writing=True) as connection:
+        with self._readable(), self.transaction(writing=True) as connection:
             yield connection
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Say which text no database can hold, and that a record is none any more."""
+        try:
+            yield
+        except UnicodeEncodeError as error:
+            raise RegistryError(
+                "text holds half a character (a lone surrogate), which UTF-8 cannot write",
+                got=ascii(error.object[max(0, error.start - 20) : error.end + 20]),
+                need="text that can be written as UTF-8",
+                fix='text.encode("utf-8", "replace").decode()  # puts ? in its place',
+            ) from error
+        except json.JSONDecodeError as error:
+            what = f"a record that is no JSON ({error}); registry.verify() names the first bad entry"
+            raise damaged(self.where, what) from error
 
     def close(self) -> None:  # noqa: B027 - where nothing is kept, nothing is to be done
         """Let go of what is kept for the next change."""
@@ -81,21 +98,6 @@ def open_database(where: str | Path, *, timeout_s: float = 30.0, read_only: bool
     from tinker_officer.registry import sqlite
 
     return sqlite.open_sqlite(where, timeout_s=timeout_s, read_only=read_only)
-
-
-@contextmanager
-def _utf_8() -> Iterator[None]:
-    """Say which text no database can hold: half of a surrogate pair, as a careless decoder leaves it."""
-    try:
-        yield
-    except UnicodeEncodeError as error:
-        near = error.object[max(0, error.start - 20) : error.end + 20]
-        raise RegistryError(
-            "text holds half a character (a lone surrogate), which UTF-8 cannot write",
-            got=ascii(near),
-            need="text that can be written as UTF-8",
-            fix='text.encode("utf-8", "replace").decode()  # puts ? in its place',
-        ) from error
 
 
 def check_revision(revision: object, where: str) -> bool:

@@ -82,8 +82,15 @@ def check_promotion(to: str, gate: Gate | None, *, override: bool) -> None:
     """Refuse what no registry would do, before one is asked.
 
     Raises:
-        RegistryError: the channel is "retired", or needs a gate and there is none.
+        RegistryError: the channel is "retired", or needs a gate and there is none, or what is given is none.
     """
+    if gate is not None and not hasattr(gate, "decide"):
+        raise RegistryError(
+            "this is not a gate",
+            got=f"gate={gate!r}",
+            need="a Gate",
+            fix="gate=Gate.not_worse(margin=0.02)",
+        )
     if to == "retired":
         raise RegistryError(
             "a version is retired, not promoted, to 'retired'",
@@ -161,11 +168,12 @@ def hold(connection: sa.Connection, version: Version | str, *, on: bool, actor: 
 
 
 def check_actor(actor: str, reason: str, *, override: bool) -> None:
-    """Refuse a change by nobody, or one that needs a reason and has none.
+    """Refuse a change by nobody, one that needs a reason and has none, and what is no text.
 
     Raises:
         RegistryError: as said.
     """
+    check_text(actor=actor, reason=reason)
     for what, value in (("actor", actor), ("reason", reason if override else "not needed")):
         if not value.strip():
             raise RegistryError(
@@ -173,6 +181,22 @@ def check_actor(actor: str, reason: str, *, override: bool) -> None:
                 got=f"{what}={value!r}",
                 need=f"who does it (actor){' and why (reason)' if override else ''}, for the record",
                 fix='actor="ada"' + (', reason="customer outage, see ticket 812"' if override else ""),
+            )
+
+
+def check_text(**given: object) -> None:
+    """Refuse what is no text where the record needs some: None would stand in it for good.
+
+    Raises:
+        RegistryError: as said.
+    """
+    for what, value in given.items():
+        if not isinstance(value, str):
+            raise RegistryError(
+                f"{what} is not text",
+                got=f"{what}={value!r}",
+                need="a str; empty, or left out, where there is nothing to say",
+                fix=f'{what}="..."',
             )
 
 

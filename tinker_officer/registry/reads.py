@@ -192,9 +192,10 @@ def current(connection: sa.Connection, channel: str, name: str | None, until: st
     """Return the version that a channel holds, or None.
 
     Raises:
-        RegistryError: the channel is unknown, or several models have versions in it and none was named.
+        RegistryError: the channel looks like a slip, or several models were in it and none was named.
     """
-    check_channel(channel, (), new=True)
+    if channel not in CHANNELS:
+        check_channel(channel, used_channels(connection), new=False)
     if name is None:
         name = _only_name(connection, channel)
     if name is None:
@@ -211,7 +212,7 @@ def _only_name(connection: sa.Connection, channel: str) -> str | None:
             "several models have been in this channel",
             got=f"{channel!r} without a name",
             need=f"the name of one: {', '.join(map(repr, names[:8]))}",
-            fix=f"registry.current({channel!r}, name={names[0]!r})",
+            fix=f"name={names[0]!r}",
         )
     return names[0] if names else None
 

@@ -150,6 +150,7 @@ class Registry(Records):
             RegistryError: the card is of another model, or was recorded for one that was trained otherwise;
                 a parent is unknown; or the version is there already with other notes or parents.
         """
+        moving.check_text(notes=notes)
         fields = sources.describe(source, card, name, data=data, base_model=base_model)
         with self._changing() as connection:
             fields["id"] = version_id(fields)
@@ -198,6 +199,7 @@ class Registry(Records):
                 expected, the version was retired or pruned, or the key was used for something else.
         """
         moving.check_actor(actor, reason, override=override)
+        moving.check_text(key=key)
         moving.check_promotion(to, gate, override=override)
         with self._changing() as connection:
             move = moving.promote(

@@ -52,7 +52,8 @@ class Snapshot:
             name: the model; it may be left out while only one model was ever in the channel.
 
         Raises:
-            RegistryError: several models were in the channel, and none was named.
+            RegistryError: several models were in the channel, and none was named; or none ever was, and its
+                name looks like that of another.
         """
         with self._database.read() as connection:
             return reads.current(connection, channel, name, self._until)

@@ -125,7 +125,7 @@ def _no_source(source: object) -> RegistryError:
     return RegistryError(
         "this cannot be registered",
         got=repr(source),
-        need="the result of a run, or the name or folder of a base model, without a NUL character",
+        need="the result of a run, or the name (without a NUL) or folder of a base model",
         fix='registry.register(result, card)  # or registry.register("Qwen/Qwen3-8B", card)',
     )
 

@@ -42,6 +42,7 @@ _TRIES = 20
 _PAUSE_S = 0.05
 _POLL_S = (0.002, 0.012)
 _JOURNAL_BYTES = 1 << 20
+_UNREACHABLE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 
 
 class SqliteDatabase(Database):
@@ -70,13 +71,33 @@ class SqliteDatabase(Database):
                 yield connection
                 connection.commit()
         except sa.exc.DatabaseError as error:
-            raise _explained(self.path, error, error.orig, self.timeout_s) from error
+            raise self._explained(error, error.orig, writing=writing) from error
         except sqlite3.Error as error:
-            raise _explained(self.path, error, error, self.timeout_s) from error
+            raise self._explained(error, error, writing=writing) from error
 
     def close(self) -> None:
         """Close the connection that is kept for the next change."""
         self._keeper.drop()
+
+    def _explained(self, error: Exception, orig: BaseException | None, *, writing: bool) -> Exception:
+        """Return our error for one of the driver's; the driver's own where we know no better."""
+        code = getattr(orig, "sqlite_errorcode", 0) & 0xFF
+        if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+            return busy(self.where, orig, self.timeout_s)
+        if code in _UNREACHABLE:
+            return RegistryError(
+                "the change was not recorded" if writing else "the registry cannot be read",
+                got=f"{self.where}: {orig}",
+                need="a file that can be written, on a disk with room"
+                if writing
+                else "the file that was opened",
+                fix="make room or restore access, and do it again: nothing was half-written"
+                if writing
+                else "restore the file or the access to it, and do it again",
+            )
+        if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB} or "Could not decode" in str(orig):
+            return damaged(self.where, str(orig))
+        return error
 
     def uri(self, connection: sa.Connection) -> str:
         """Return the URI at which other processes read the file while `connection` reads it.
@@ -346,19 +367,3 @@ def _revision(connection: sa.Connection, path: Path) -> str:
         return str(connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one())
     except (sa.exc.OperationalError, sa.exc.NoResultFound) as error:
         raise damaged(str(path), "it does not say which schema it has") from error
-
-
-def _explained(path: Path, error: Exception, orig: BaseException | None, timeout_s: float) -> Exception:
-    code = getattr(orig, "sqlite_errorcode", 0) & 0xFF
-    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-        return busy(str(path), orig, timeout_s)
-    if code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}:
-        return RegistryError(
-            "the change was not recorded",
-            got=f"{path}: {orig}",
-            need="a file that can be written, on a disk with room",
-            fix="make room or restore access, and do it again: nothing was half-written",
-        )
-    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
-        return damaged(str(path), str(orig))
-    return error
