@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import threading
+import time
 
 import pytest
 
@@ -63,3 +66,26 @@ def test_a_coroutine_runs_from_synchronous_code_inside_a_running_loop() -> None:
         return _portal.run(answer())
 
     assert asyncio.run(notebook()) == 42
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals cannot be sent to a thread here")
+def test_ctrl_c_ends_the_wait_whichever_thread_takes_it() -> None:
+    """The system may hand it to any thread; the main one must notice, and what it waits for is cancelled."""
+    ended = threading.Event()
+
+    async def long() -> None:
+        try:
+            await asyncio.sleep(20)
+        finally:
+            ended.set()
+
+    def press() -> None:
+        time.sleep(0.1)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+    started = time.monotonic()
+    threading.Thread(target=press).start()
+    with pytest.raises(KeyboardInterrupt):
+        _portal.run(long())
+    assert ended.wait(5)
+    assert time.monotonic() - started < 10

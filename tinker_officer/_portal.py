@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import wait
 from functools import cache
 from typing import Any, TypeVar
 
 
 T = TypeVar("T")
+_LOOK_S = 0.2  # a signal that another thread took is seen by the main one when it next wakes
 
 
 @cache
@@ -26,6 +28,8 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     """
     future = asyncio.run_coroutine_threadsafe(work, _loop())
     try:
+        while not wait([future], _LOOK_S).done:
+            pass
         return future.result()
     except BaseException:
         future.cancel()

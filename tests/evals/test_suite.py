@@ -151,6 +151,16 @@ def test_mistakes_are_refused_where_they_are_made(build, said: str, held_out: Co
     assert caught.value.fix
 
 
+def test_a_layer_alone_and_a_file_for_a_folder_are_refused(held_out: Conversations, tmp_path: Path) -> None:
+    """Before anything is opened or asked."""
+    suite, file = EvalSuite().nll(held_out), tmp_path / "eval.jsonl"
+    file.touch()
+    with pytest.raises(EvalError, match=r"layers is one text[\s\S]*layers=\('nll',\)"):
+        suite.evaluate("m", on="http://localhost:1", layers="nll")
+    with pytest.raises(EvalError, match=r"at= is not a folder[\s\S]*eval\.jsonl"):
+        suite.evaluate("m", on="http://localhost:1", at=file)
+
+
 def test_everything_missing_is_said_at_once(tmp_path: Path) -> None:
     """Two evals that cannot run give one error with both reasons, before a target is opened."""
     suite = EvalSuite().product("a", str(tmp_path / "a.jsonl"), grader=graders.exact)

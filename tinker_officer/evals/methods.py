@@ -48,7 +48,7 @@ class Methods:
                 "two evals of the suite have one name",
                 got=repr(twice),
                 need="a name for each: results are found and paired by it",
-                fix=f"suite.benchmark(task, name={twice + '-2'!r})",
+                fix=f"give the second another name, such as {twice + '-2'!r}",
             )
         bad = next((name for name in names if not re.fullmatch(r"[\w.-]+", name)), None)
         if bad is not None:

@@ -250,9 +250,10 @@ def _account(name: str, items: tuple[Item, ...], asked: int, bounds: tuple[float
         shown = sorted({item.error for item in failed})[:_TOO_MANY_ERRORS]
         raise EvalError(
             f"every sample of {name!r} failed",
-            got="\n".join(shown),
+            got=f"{len(failed)} of {asked} samples without a score:\n" + "\n".join(shown),
             need="samples that can be answered and scored",
-            fix=f"suite.only({name!r}).check() after mending the first error above",
+            fix="mend what the first error names, and evaluate again: with at=..., evals that went well are "
+            "not asked again",
         )
     strange = next((item for item in items if not _in_bounds(item.score, bounds)), None)
     if strange is not None:

@@ -250,6 +250,13 @@ class EvalSuite(Methods):
         return leaks.find(kept, rows, threshold=threshold, progress=progress)
 
     def _of(self, layers: Collection[str] | None) -> tuple[Spec, ...]:
+        if isinstance(layers, str):
+            raise EvalError(
+                "layers is one text",
+                got=repr(layers),
+                need="a collection of " + ", ".join(map(repr, LAYERS)),
+                fix=f"suite.evaluate(target, on=engine, layers=({layers!r},))",
+            )
         wrong = next((layer for layer in layers or () if layer not in LAYERS), None)
         if wrong is not None:
             raise EvalError(
@@ -325,11 +332,19 @@ class EvalSuite(Methods):
                 need="at least one eval",
                 fix="EvalSuite().nll(held_out).evaluate(target, on=engine)",
             )
+        folder = Path(at) if at is not None else None
+        if folder is not None and folder.exists() and not folder.is_dir():
+            raise EvalError(
+                "at= is not a folder",
+                got=f"{folder}, a file",
+                need="a folder, or a path where nothing is yet: what was graded is kept there",
+                fix=f"suite.evaluate(target, on=engine, at={str(folder.with_name('evals'))!r})",
+            )
         return await ask(
             specs,
             target,
             on=on,
-            at=Path(at) if at is not None else None,
+            at=folder,
             renderer_name=renderer_name,
             suite_digest=self.digest,
             progress=progress,
