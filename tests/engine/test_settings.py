@@ -38,12 +38,19 @@ def test_without_a_name_there_is_a_thread_a_core(monkeypatch: pytest.MonkeyPatch
     assert 1 <= default_threads() <= len(os.sched_getaffinity(0))
 
 
-def test_waiting_threads_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Threads that wait sleep, unless the user says otherwise."""
+def test_waiting_threads_soon_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that wait sleep after a short while, unless the user says otherwise."""
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    assert compute_environment(2)["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    environment = compute_environment(2)
+    assert environment["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert 0 < int(environment["GOMP_SPINCOUNT"]) <= 10_000
+    monkeypatch.setenv("GOMP_SPINCOUNT", "0")
+    assert "GOMP_SPINCOUNT" not in compute_environment(2)  # the user's own is inherited
+    monkeypatch.delenv("GOMP_SPINCOUNT")
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     assert compute_environment(2)["OMP_WAIT_POLICY"] == "ACTIVE"
+    assert "GOMP_SPINCOUNT" not in compute_environment(2)
 
 
 _PRODUCTS = """

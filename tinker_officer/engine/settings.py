@@ -18,6 +18,7 @@ from tinker_officer.errors import EngineError
 
 
 MAX_RANK = 512  # as Tinker
+_SPINS = "3000"  # some fifty microseconds
 _FIX = "LocalEngine(port=0, dtype='float32', threads=2)"
 
 
@@ -119,7 +120,10 @@ class Settings:
 def compute_environment(threads: int) -> dict[str, str]:
     """Return the environment that the compute libraries read when they are loaded.
 
-    Threads that wait must sleep: spinning ones, on cores that others use too, slow decoding tenfold. And
+    Threads that wait must soon sleep: spinning ones, on cores that others use too, slow decoding tenfold. But
+    waking one takes as long as a small product, so each spins for some microseconds first, unless the user
+    sets a policy.
+
     oneDNN makes a kernel for every number of rows, a third of a megabyte each, of which it and torch would
     keep 1,024: hundreds of megabytes after a while of sampling. With 256 it samples as fast.
 
@@ -136,6 +140,7 @@ def compute_environment(threads: int) -> dict[str, str]:
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
+        **({} if {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ) else {"GOMP_SPINCOUNT": _SPINS}),
         "KMP_BLOCKTIME": os.environ.get("KMP_BLOCKTIME", "0"),
         "ONEDNN_PRIMITIVE_CACHE_CAPACITY": os.environ.get("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256"),
         "LRU_CACHE_CAPACITY": os.environ.get("LRU_CACHE_CAPACITY", "256"),  # torch's own of the same kernels
