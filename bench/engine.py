@@ -7,14 +7,14 @@
 
 With `--write` a part's table goes into docs/explanation/engine-speed.md too.
 SmolLM2-135M-Instruct, rank 32 on every linear and the unembedding, on this machine's CPU. Each side is a
-process of its own; both stay, and do each job in turn, so that whatever else the machine does meets both.
-Of two turns the faster counts; a job of more than half a minute has one. With `--cpu-time` the processor's
-time counts, not the clock's: for a machine that others use too. Printed: tokens a second (for sampling, new
-tokens), the ratio, and for the engine's training the share of useful arithmetic in what the machine's
-matrix product reaches in the same run. The engine runs in the environment that `LocalEngine` gives its
-server. PEFT takes the chats as they come, four at a time, pads each four to their longest, adds up their
-gradients and steps torch's AdamW once; `generate` samples from the bare base model, to the longest answer
-of its batch.
+process of its own and does each job some times over, since one that stood idle is slow at first. Of two
+times the faster counts; a job of more than half a minute is done once. With `--cpu-time` the processor's
+time counts, not the clock's: for a machine that others use too. Printed: tokens a second (for sampling,
+new tokens), the ratio, and for the engine's training the share of useful arithmetic in what the
+machine's matrix product reaches in the same run. The engine runs in the environment that `LocalEngine`
+gives its server. PEFT takes the chats as they come, four at a time, pads each four to their longest,
+adds up their gradients and steps torch's AdamW once; `generate` samples from the bare base model, to the
+longest answer of its batch.
 
 Useful is, in operations of which a multiplication and an addition are two: for each token and each frozen
 weight two products (forward, and the gradient of the input), for each LoRA weight three, whatever way the
@@ -47,7 +47,7 @@ import numpy as np
 
 NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 RANK = 32
-LONG_S = 30  # a job that takes both sides so long is not repeated
+LONG_S = 30  # a job that takes so long is not repeated
 PADDED = 4  # rows that plain PEFT pads together: it holds 2.4 MB a token
 Rows = list[tuple[np.ndarray, np.ndarray]]  # tokens and weights of each row
 Job = Callable[[], Any]
@@ -261,6 +261,16 @@ class Side:
         seconds, self.peaks[job] = json.loads(self._line(job))
         self.best[job] = min(seconds, self.best.get(job, seconds))
 
+    def repeat(self, job: str, turns: int, *, beside: str) -> None:
+        """Do a job some times, one after the other, and another, if any, before each."""
+        began = time.monotonic()
+        for turn in range(turns):
+            if turn and time.monotonic() - began > LONG_S:
+                break
+            if beside:
+                self.do(beside)
+            self.do(job)
+
 
 def compare(part: str, dtype: str, asked: argparse.Namespace) -> str:
     """Let both sides do every job in turn, and return the table."""
@@ -270,14 +280,8 @@ def compare(part: str, dtype: str, asked: argparse.Namespace) -> str:
     if part == "sampling":
         units = {name: sum(answer_lengths(n, a, b)) * g for name, (n, _, g, a, b) in SAMPLING.items()}
     for name in units:
-        began = time.monotonic()
-        for turn in range(asked.turns):
-            if turn and time.monotonic() - began > LONG_S:
-                break
-            if rows:
-                mine.do("matmul")
-            mine.do(name)
-            other.do(name)
+        for side in (mine, other):
+            side.repeat(name, asked.turns, beside="matmul" if rows and side is mine else "")
     second = "s of CPU time" if asked.cpu_time else "s"
     lines = [
         f"| {dtype}, tokens/{second}, best of {asked.turns} | engine | plain | ratio | share of matmul |"
