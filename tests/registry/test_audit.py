@@ -97,6 +97,13 @@ def test_a_cut_tail_shows_against_a_head_that_was_noted(recorded):
         recorded.verify(known_head=head)
 
 
+@pytest.mark.parametrize("wrong", ["zz", "abc", "A" * 16, "0" * 65])
+def test_what_is_no_head_is_not_called_a_damage(recorded, wrong):
+    """A slip is met as one; and a digit or two would stand at the beginning of some entry anyway."""
+    with pytest.raises(RegistryError, match="no head of an audit log"):
+        recorded.verify(known_head=wrong)
+
+
 def test_rows_hashed_by_other_processes_agree_and_an_edit_shows(recorded, monkeypatch):
     """As for a large file: their digests are enough to agree by, and a changed row is named all the same."""
     monkeypatch.setattr(bulk, "LARGE", 0)

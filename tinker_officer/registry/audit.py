@@ -9,6 +9,7 @@ stands on every model card) and `verify` against it.
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import chain
@@ -119,8 +120,15 @@ def verify(connection: sa.Connection, *, known_head: str = "", uri: str = "") ->
         How many entries there are, and the head.
 
     Raises:
-        RegistryError: names the first entry or row that is not as it was written.
+        RegistryError: names the first entry or row that is not as it was written; or `known_head` is no head.
     """
+    if known_head and not re.fullmatch(r"[0-9a-f]{8,64}", known_head):
+        raise RegistryError(
+            "this is no head of an audit log",
+            got=f"known_head={known_head!r}",
+            need="a head, or at least its first 8 digits (0-9 and a-f), as every model card has it",
+            fix="registry.verify(known_head=...) with the head of an earlier card",
+        )
     found = agreed(connection, known_head, uri) or _one_by_one(connection, known_head)
     if found.known:
         return Audit(found.entries, found.head)

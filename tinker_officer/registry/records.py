@@ -97,10 +97,11 @@ class Records(Snapshot):
         """Check every entry of the audit log and every row against it; return their number and the head.
 
         Args:
-            known_head: a head from an earlier card, or its first digits; it must still be in the log.
+            known_head: a head from an earlier card, or at least its first 8 digits; it must still be there.
 
         Raises:
-            RegistryError: names the first entry or row that is not as it was written.
+            RegistryError: names the first entry or row that is not as it was written; or `known_head` is no
+                head.
         """
         with self._database.read() as connection:
             return audit.verify(connection, known_head=known_head, uri=self._database.uri(connection))
