@@ -349,19 +349,19 @@ def test_a_gguf_of_another_architecture_is_refused(tmp_path):
 
 
 def test_loading_a_local_tokenizer_asks_no_network(tiny_model, tmp_path):
-    """With every connection refused and offline mode off, a local tokenizer still loads at once."""
+    """With every connection refused and offline mode off, a local tokenizer loads without trying one."""
     folder = shutil.copytree(tiny_model, tmp_path / "copy")
     script = (
-        "import socket, time\n"
-        "def refuse(*_, **__): raise AssertionError('the network was asked')\n"
+        "import socket; tried = []\n"
+        "def refuse(*given, **_): tried.append(given); raise OSError('the network was asked')\n"
         "socket.getaddrinfo = refuse; socket.socket.connect = refuse\n"
-        "from tinker_officer import _models; import transformers; t = time.time()\n"
-        f"_models.load_tokenizer({str(folder)!r}); print(time.time() - t)"
+        "from tinker_officer import _models\n"
+        f"_models.load_tokenizer({str(folder)!r}); print(tried)"
     )
     environment = {"HF_HUB_OFFLINE": "0", "PATH": "", "HF_HOME": str(tmp_path)}
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    assert float(done.stdout.splitlines()[-1]) < 30.0  # retries of the network take over a minute
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_a_gated_tokenizer_is_asked_of_the_cookbook_and_refused_offline():

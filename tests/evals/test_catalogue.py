@@ -112,6 +112,14 @@ def test_safety_asks_about_refusals_only_with_a_judge() -> None:
     assert CATALOGUE["wmdp_bio"].higher_is_better is False
 
 
+@pytest.fixture
+def no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Caches of its own, which are empty, whatever other tests have put into the shared ones."""
+    for name in ("HF_DATASETS_CACHE", "HF_HUB_CACHE", "INSPECT_EVALS_CACHE_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name.lower()))
+
+
+@pytest.mark.usefixtures("no_data")
 def test_what_is_missing_is_named() -> None:
     """The data set, docker, a package, a judge: each with what to do, and nothing is asked of a network."""
     suite = (
