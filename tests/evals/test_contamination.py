@@ -242,23 +242,23 @@ def test_held_out_conversations_and_benchmarks_are_looked_for_too() -> None:
     assert found.items == {"held_out": 1, "own": 2}
 
 
-def test_pairs_are_searched_on_all_sides() -> None:
+@pytest.mark.parametrize("kept", ["list", "file"])
+def test_pairs_are_searched_on_all_sides(tmp_path: Path, kept: str) -> None:
     """The prompt, the chosen and the rejected answer, each in a row of its own."""
     rng = random.Random(4)
     asked = [sentence(rng, 20) for _ in range(4)]
-    pairs = Pairs.from_list(
-        [
-            {"prompt": asked[0], "chosen": "yes", "rejected": "no"},
-            {"prompt": "is it?", "chosen": f"so: {asked[1]}", "rejected": "no"},
-            {"prompt": "is it?", "chosen": "yes", "rejected": [{"role": "assistant", "content": asked[2]}]},
-        ]
-    )
-    found = suite(*asked).contamination(pairs, progress=False)
-    assert [(item.id, item.where) for item in found.exposed] == [
-        ("q0", ("list[0]",)),
-        ("q1", ("list[1]",)),
-        ("q2", ("list[2]",)),
+    rows: list[dict[str, object]] = [
+        {"prompt": asked[0], "chosen": "yes", "rejected": "no"},
+        {"prompt": "is it?", "chosen": f"so: {asked[1]}", "rejected": "no"},
+        {"prompt": "is it?", "chosen": "yes", "rejected": [{"role": "assistant", "content": asked[2]}]},
     ]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pairs = Pairs.from_list(rows) if kept == "list" else Pairs.from_jsonl(path)
+    found = suite(*asked).contamination(pairs, progress=False)
+    assert [item.id for item in found.exposed] == ["q0", "q1", "q2"]
+    where = [place for item in found.exposed for place in item.where]
+    assert where == [pairs.where(row) for row in range(3)]
 
 
 def test_a_list_of_prompts_is_searched_and_what_shows_no_text_is_refused() -> None:
