@@ -75,7 +75,7 @@ class Connection(asyncio.Protocol):
                 answer = next(answer for name, answer in KEPT.items() if name in body)
             else:
                 answer = AT_ONCE.get(path, OTHER)
-            self._transport.write(answer)  # type: ignore[attr-defined]  # it is a socket's
+            self._transport.write(answer)
 
 
 async def main() -> None:

@@ -23,7 +23,7 @@ def _tests_wire() -> Any:
     return module.Wire
 
 
-class Watched(_tests_wire()):  # type: ignore[misc] - read from a file, since the tests are no package
+class Watched(_tests_wire()):  # read from a file, since the tests are no package
     """The tests' wire, which notes when each pass and each optimizer step was asked for and when done.
 
     A request counts from the moment that the server has it to the moment that its answer leaves, for which a

@@ -34,7 +34,7 @@ def test_a_base_url_uses_the_key_of_the_environment(
 def test_anything_else_is_refused_with_what_would_do(wrong: object) -> None:
     """A path, a number or nothing is not a service, and the message shows what is."""
     with pytest.raises(EngineError, match="on= is not a Tinker service"):
-        connect(wrong)  # type: ignore[arg-type]  # the wrong type is what is tested
+        connect(wrong)  # the wrong type is what is tested
 
 
 def test_off_a_terminal_progress_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:

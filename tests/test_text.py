@@ -92,6 +92,6 @@ class Knobs:
 def test_a_field_out_of_range_says_what_is_needed(field: str, value: object, need: str) -> None:
     """The mistake is named where it was written, with the range that would do."""
     with pytest.raises(PlanError) as caught:
-        Knobs(**{field: value})  # type: ignore[arg-type]  # the wrong type is what is tested
+        Knobs(**{field: value})  # the wrong type is what is tested
     assert caught.value.need == need
     assert caught.value.problem.startswith(field)

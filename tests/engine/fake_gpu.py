@@ -58,7 +58,7 @@ def train(base: BaseModel, adapter: Adapter) -> None:
     projections = with_lora(base, adapter, pairs)
     hidden = hidden_states(base, projections, tokens, positions, packed_attention((12, 8)))
     assert hidden.dtype == base.activations
-    projections.logprobs(hidden, tokens[:, None]).sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    projections.logprobs(hidden, tokens[:, None]).sum().backward()
     for pair in pairs.values():
         for leaf in (pair.down, *pair.ups):
             assert leaf.grad is not None
@@ -88,7 +88,7 @@ def main(folder: Path) -> None:
         return tensor(data, **given).to(device or "cpu")
 
     # torch makes a tensor of numbers on this device in no other way.
-    torch.tensor = placed  # type: ignore[assignment] - a function where torch has a builtin
+    torch.tensor = placed
     for dtype in ("float32", "bfloat16"):
         read = load("tiny", folder, dtype=dtype)
         with FakeTensorMode(shape_env=ShapeEnv()), sdpa_kernel(SDPBackend.MATH):

@@ -16,7 +16,7 @@ from tinker_officer.engine.openapi import description
 @pytest.fixture(scope="module")
 def routes() -> list[BaseRoute]:
     """The routes of the application, of which none is called."""
-    return build(None).routes  # type: ignore[arg-type] - only a route that is called asks the state
+    return build(None).routes  # only a route that is called asks the state
 
 
 @pytest.fixture(scope="module")

@@ -276,7 +276,7 @@ def test_a_list_of_prompts_is_searched_and_what_shows_no_text_is_refused() -> No
         (question, "a str"),
     ):
         with pytest.raises(EvalError, match="cannot be searched") as refused:
-            suite(question).contamination(train, progress=False)  # type: ignore[arg-type] - under test
+            suite(question).contamination(train, progress=False)  # under test
         assert refused.value.got == got
 
 

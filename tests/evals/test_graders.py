@@ -124,7 +124,7 @@ def test_an_importable_function_is_rebuilt_and_a_changed_one_refused() -> None:
     [
         lambda: graders.exact.options(tolerance=1),
         lambda: graders.json_match.options(x=1),
-        lambda: as_grader(3),  # type: ignore[arg-type] - the mistake under test
+        lambda: as_grader(3),  # the mistake under test
         lambda: from_dict({"name": "nothing", "version": "1"}),
     ],
 )

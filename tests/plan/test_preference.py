@@ -95,14 +95,14 @@ def test_conversations_cannot_be_preferences() -> None:
     """The error says what to load instead."""
     rows = [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}]
     with pytest.raises(PlanError, match=r"reward_model\(Pairs.from_jsonl"):
-        BASE.reward_model(Conversations.from_list(rows))  # type: ignore[arg-type] - wrong on purpose
+        BASE.reward_model(Conversations.from_list(rows))  # wrong on purpose
 
 
 def test_preferences_cannot_be_conversations() -> None:
     """Pairs can be measured too, but not for SFT: the error says what to load instead."""
     pairs = Pairs.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}])
     with pytest.raises(PlanError, match=r"sft\(Conversations.from_jsonl"):
-        BASE.sft(pairs)  # type: ignore[arg-type] - wrong on purpose
+        BASE.sft(pairs)  # wrong on purpose
 
 
 @pytest.mark.parametrize(

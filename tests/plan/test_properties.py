@@ -167,7 +167,7 @@ def test_every_method_explains_itself(method: str) -> None:
 def test_pins_are_checked_alike(method: str, bad: dict[str, float]) -> None:
     """A bad pin is refused whatever is learned."""
     with pytest.raises(PlanError, match="is out of range"):
-        METHODS[method](BASE["Qwen/Qwen3-8B"], 100).pin(**bad)  # type: ignore[arg-type] - wrong on purpose
+        METHODS[method](BASE["Qwen/Qwen3-8B"], 100).pin(**bad)  # wrong on purpose
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))

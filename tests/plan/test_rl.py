@@ -114,7 +114,7 @@ def cookbook_dataset(batches: list[int], num_envs: int | None) -> Any:
 def test_an_rl_dataset_says_groups_batch_and_group_size() -> None:
     """Three batches of 10, 10 and 4 groups of 8 are 192 episodes in 3 steps of 10 groups."""
     plan = BASE.rl(cookbook_dataset([10, 10, 4], num_envs=8))
-    counts = plan.objective.counts  # type: ignore[union-attr] - it has one
+    counts = plan.objective.counts
     assert counts == EpisodeCounts(episodes=192, group_size=8)
     assert (plan.batch_size, plan.steps) == (10, 3)
     with pytest.raises(PlanError, match="groups_per_batch contradicts the dataset"):
@@ -125,7 +125,7 @@ def test_an_rl_dataset_says_groups_batch_and_group_size() -> None:
 
 def test_a_list_of_group_builders_is_one_pass_over_them() -> None:
     """200 builders in groups of 4 are 800 episodes; the batch is computed."""
-    plan = BASE.rl([Group() for _ in range(200)], group_size=4)  # type: ignore[arg-type] - by its methods
+    plan = BASE.rl([Group() for _ in range(200)], group_size=4)
     assert plan.objective is not None
     assert plan.objective.counts == EpisodeCounts(episodes=800, group_size=4)
     assert plan.batch_size == 8

@@ -148,13 +148,13 @@ def test_settings_are_checked_before_anything_is_measured() -> None:
             raise AssertionError("measured")
 
     with pytest.raises(PlanError, match="epochs"):
-        LoRAPlan.for_("Qwen/Qwen3-8B").sft(Unmeasurable(), epochs=0)  # type: ignore[arg-type] - wrong on purpose
+        LoRAPlan.for_("Qwen/Qwen3-8B").sft(Unmeasurable(), epochs=0)  # wrong on purpose
 
 
 def test_data_of_another_kind_is_refused() -> None:
     """A path is not Conversations, and the error shows how to make them."""
     with pytest.raises(PlanError, match="from_jsonl"):
-        LoRAPlan.for_("Qwen/Qwen3-8B").sft("train.jsonl")  # type: ignore[arg-type] - wrong on purpose
+        LoRAPlan.for_("Qwen/Qwen3-8B").sft("train.jsonl")  # wrong on purpose
 
 
 def test_settings_that_contradict_the_counts_are_refused() -> None:

@@ -149,6 +149,6 @@ def test_an_empty_dataset_is_an_error(
 ) -> None:
     """No batch, or a batch with no datum: never an untrained final checkpoint."""
     plan = LoRAPlan.for_(str(tiny_model)).sft(TokenCounts(examples=4, trained=9, total=20))
-    run = Run(plan, name="hollow").sft(data=Hollow(batches, []))  # type: ignore[arg-type]  # as good as one
+    run = Run(plan, name="hollow").sft(data=Hollow(batches, []))
     with pytest.raises(RunError, match=message):
         run.run(engine, tmp_path / "run", progress=False)

@@ -27,7 +27,7 @@ def test_a_method_returns_a_changed_copy(make_run: MakeRun) -> None:
     )
     assert (changed.decay.shape, changed.adam.grad_clip_norm, changed.data_seed) == ("cosine", 1.0, 7)
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
-        run.name = "other"  # type: ignore[misc] - that it cannot be done is the point
+        run.name = "other"  # that it cannot be done is the point
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_a_plan_without_an_objective_is_no_plan_for_a_run(tiny_model: Path) -> N
     with pytest.raises(PlanError, match="no data yet"):
         Run(LoRAPlan.for_(str(tiny_model)), name="empty")
     with pytest.raises(RunError, match="a run needs a plan"):
-        Run("plan", name="text")  # type: ignore[arg-type] - that it cannot be done is the point
+        Run("plan", name="text")  # that it cannot be done is the point
 
 
 def test_a_metric_that_the_suite_does_not_measure_is_refused(make_run: MakeRun, rows: Path) -> None:

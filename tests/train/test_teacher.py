@@ -23,7 +23,7 @@ def test_answers_are_data_without_the_teachers_prompt(
     make_run: object, tiny_model: Path, engine: LocalEngine, tmp_path: Path
 ) -> None:
     """Rows hold question and answer, no system message; asking again adds nothing, another prompt does."""
-    model = taught(make_run(epochs=6, rate=2e-2), engine, tmp_path / "teacher")  # type: ignore[operator]
+    model = taught(make_run(epochs=6, rate=2e-2), engine, tmp_path / "teacher")
     teacher = Teacher(model, "Answer briefly.", str(tiny_model), max_tokens=64, samples=2, temperature=0.2)
     path = tmp_path / "answers.jsonl"
     rows = teacher.answers(QUESTIONS, on=engine, at=path)
